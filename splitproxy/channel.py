@@ -1,0 +1,78 @@
+"""Messages between the processes: one JSON object each, with file descriptors beside it where one is handed over.
+
+A channel is one end of an AF_UNIX SOCK_SEQPACKET pair, so a message arrives whole or not at all, and a killed peer
+leaves no half of one. Large things (snapshots, statistics) travel as memfds.
+
+    supervisor -> control   {"type": "worker", "slot": i, "pid": p} + [channel to that worker]
+                            {"type": "worker-gone", "slot": i}   {"type": "reload"}   {"type": "drain"}
+                            {"type": "listening", "id": n, "addresses": {asked: bound}} or {..., "error": {asked: why}}
+    control -> supervisor   {"type": "listen", "id": n, "addresses": [asked, ...], "workers": N}: bind what is new, keep
+                            what is bound, hand all to the workers; all or nothing
+                            {"type": "committed", "addresses": [...], "workers": N} + [snapshot memfd]: close all other
+                            listeners, run N workers, give this snapshot to every new one
+                            {"type": "ready"}   {"type": "failed"} (first load failed: stop everything, exit 1)
+                            {"type": "drain"} (asked through the API)
+    supervisor -> worker    {"type": "listener", "address": asked} + [socket]   {"type": "control"} + [channel]
+                            {"type": "snapshot"} + [memfd]: serve this at once   {"type": "reopen"}
+                            {"type": "drain"}
+    control -> worker       {"type": "prepare", "generation": g} + [memfd]      {"type": "commit", "generation": g}
+                            {"type": "forget", "generation": g}: a prepared one that will not be committed
+    worker -> control       {"type": "hello", "slot": i, "generation": g or 0}
+                            {"type": "prepared" | "committed", "generation": g}
+                            {"type": "refused", "generation": g, "error": text}
+"""
+
+import json
+import os
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+Message = dict[str, Any]
+_MAX_MESSAGE = 1 << 20
+_MAX_FDS = 64
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends of a new channel."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+class Channel:
+    """One end: `send` and `receive` whole messages. Neither blocks longer than the socket is told to."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_MESSAGE)
+        self.sock = sock
+
+    @classmethod
+    def from_fd(cls, fd: int) -> "Channel":
+        """Take over an inherited or received descriptor."""
+        return cls(socket.socket(fileno=fd))
+
+    def fileno(self) -> int:
+        """Return the descriptor, for selectors and `loop.add_reader`."""
+        return self.sock.fileno()
+
+    def send(self, message: Message, fds: Iterable[int] = ()) -> None:
+        """Send `message` with `fds` (which stay open here). Raises OSError when the peer is gone or does not read."""
+        socket.send_fds(self.sock, [json.dumps(message, separators=(",", ":")).encode()], list(fds))
+
+    def receive(self) -> tuple[Message, list[int]] | None:
+        """Return the next message and the descriptors that came with it; None when the peer is gone.
+
+        Raises BlockingIOError when the socket is non-blocking and nothing is there.
+        """
+        try:
+            data, fds, _flags, _address = socket.recv_fds(self.sock, _MAX_MESSAGE, _MAX_FDS)
+        except ConnectionError:
+            return None
+        if not data:
+            return None
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        return json.loads(data), fds
+
+    def close(self) -> None:
+        """Close this end."""
+        self.sock.close()

@@ -1,0 +1,1 @@
+"""The control plane: configuration, admin API, metrics. One process, slow and careful."""
