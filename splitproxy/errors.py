@@ -167,6 +167,11 @@ class UpstreamReset(UpstreamError):
 
     status, code = 502, "upstream_reset"
 
+    def __init__(self, detail: str = "", *, silent: bool = False) -> None:
+        super().__init__(detail)
+        self.silent = silent
+        """Whether not one byte of an answer had come."""
+
 
 class UpstreamProtocolError(UpstreamError):
     """The endpoint's bytes are not a valid HTTP/1 response."""

@@ -97,7 +97,7 @@ REPLAYS: Final = DROP + len(DROPS)
 """Requests sent once more because a kept-alive connection turned out dead: invisible, no attempt of its own."""
 _SERIES_END: Final = REPLAYS + 1
 
-# --- an endpoint block: (upstream, endpoint) ---------------------------------------------------------------------------
+# --- an endpoint block: (upstream, address, pool) ---------------------------------------------------------------------------
 ENDPOINT_ACTIVE: Final = 0
 """Gauge: requests in flight on this endpoint."""
 ENDPOINT_IDLE: Final = 1
@@ -138,7 +138,7 @@ LOG_DROPS: Final = 7
 SERIES: Final = "series"
 ENDPOINT: Final = "endpoint"
 Key = tuple[str, ...]
-"""("series", route, rule, upstream, role) or ("endpoint", upstream, endpoint)."""
+"""("series", route, rule, upstream, role), or ("endpoint", upstream, address, "mirror" for the mirrors' pool or "")."""
 OVERFLOW_KEY: Final[Key] = (SERIES, "", "", "", "none")
 """Block 0: requests that no route took, and whatever found the region full."""
 

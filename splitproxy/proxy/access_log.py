@@ -1,0 +1,134 @@
+"""The access log: one line a request, made from a template and written in batches off the request's path."""
+
+import os
+import sys
+from json.encoder import encode_basestring_ascii  # type: ignore[attr-defined] # the C speed-up behind json.dumps
+from time import gmtime, strftime, time
+from typing import TYPE_CHECKING, Final
+
+from splitproxy.errors import ProxyError
+
+if TYPE_CHECKING:
+    from splitproxy.proxy.exchange import Exchange
+
+_MAX_BUFFERED: Final = 4 << 20
+"""Bytes kept while the disk or pipe does not keep up; beyond them lines are dropped and counted."""
+_JSON: Final = (
+    '{"time":"%s.%03dZ","requestId":%s,"client":%s,"method":%s,"host":%s,"target":%s,"protocol":"HTTP/1.%d","status":%d,'
+    '"route":%s,"rule":%s,"upstream":%s,"role":"%s","reason":"%s","endpoint":%s,"attempts":%d,"durationMs":%.3f,'
+    '"bytesIn":%d,"bytesOut":%d,"error":%s,"userAgent":%s}\n'
+)
+
+
+class AccessLog:
+    """Where lines of one worker go. `flush` is called from the worker's tick."""
+
+    def __init__(self, path: str, style: str) -> None:
+        self.path, self.style = path, style
+        self.dropped = 0
+        self._lines: list[str] = []
+        self._pending = b""
+        self._second = 0
+        self._stamp = ""
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        if self.path == "-":
+            return os.dup(sys.stdout.fileno())
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
+
+    def reopen(self) -> None:
+        """Open the file again after a rotation (USR1)."""
+        self.flush()
+        fresh = self._open()
+        os.close(self._fd)
+        self._fd = fresh
+
+    def close(self) -> None:
+        """Write what is left and close."""
+        self.flush()
+        os.close(self._fd)
+
+    def write(self, exchange: "Exchange", elapsed: float) -> None:
+        """Take one line."""
+        milliseconds = self._stamp_now()
+        if self.style == "json":
+            self._lines.append(self._json(exchange, elapsed, milliseconds))
+        else:
+            self._lines.append(self._common(exchange))
+        if len(self._lines) >= 512:
+            self.flush()
+
+    def _stamp_now(self) -> int:
+        """Bring the time stamp up to this second; return the milliseconds beyond it."""
+        now = time()  # noqa: TID251 - a log line carries wall time
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            pattern = "%Y-%m-%dT%H:%M:%S" if self.style == "json" else "%d/%b/%Y:%H:%M:%S +0000"
+            self._stamp = strftime(pattern, gmtime(second))
+        return int((now - second) * 1000)
+
+    def take_dropped(self) -> int:
+        """Return how many lines were lost since the last call."""
+        dropped, self.dropped = self.dropped, 0
+        return dropped
+
+    def write_refusal(self, address: bytes, error: ProxyError, request_id: bytes) -> None:
+        """Take a line for bytes that never became a request; none of them are shown."""
+        self._stamp_now()
+        if self.style == "json":
+            values = (self._stamp, 0, _quoted(request_id), _quoted(address), *["null"] * 3, 0, error.status)
+            nulls = ("null", "null", "null", "none", "", "null", 0, 0.0, 0, 0)
+            self._lines.append(_JSON % (*values, *nulls, encode_basestring_ascii(error.code), "null"))
+        else:
+            self._lines.append(f'{address.decode()} - - [{self._stamp}] "-" {error.status} 0\n')
+
+    def _json(self, exchange: "Exchange", elapsed: float, milliseconds: int) -> str:
+        head, rule, backend = exchange.head, exchange.rule, exchange.backend
+        error, quote = exchange.error, encode_basestring_ascii
+        charged = backend is not None and exchange.attempts > 0
+        return _JSON % (
+            *(self._stamp, milliseconds, _quoted(exchange.request_id), _quoted(exchange.downstream.address)),
+            *(_quoted(head.method), _quoted(head.host), _quoted(head.target), head.minor, exchange.status),
+            *(quote(rule.route) if rule else "null", quote(rule.name) if rule else "null"),
+            *(quote(backend.upstream) if backend else "null", backend.role if backend and charged else "none"),
+            *(exchange.reason, _quoted(exchange.endpoint) if exchange.endpoint else "null", exchange.attempts),
+            *(elapsed * 1000, exchange.bytes_in, exchange.bytes_out, quote(error.code) if error else "null"),
+            _quoted(head.field(b"user-agent") or b""),
+        )
+
+    def _common(self, exchange: "Exchange") -> str:
+        head = exchange.head
+        line = '%s - - [%s] "%s %s HTTP/1.%d" %d %d' % (
+            *(exchange.downstream.address.decode(), self._stamp, _plain(head.method), _plain(head.target), head.minor),
+            *(exchange.status, exchange.bytes_out),
+        )
+        if self.style == "combined":
+            referer, agent = head.field(b"referer") or b"-", head.field(b"user-agent") or b"-"
+            line += f' "{_plain(referer)}" "{_plain(agent)}"'
+        return line + "\n"
+
+    def flush(self) -> None:
+        """Write what has gathered; keep the rest when the disk or pipe is full, within bounds."""
+        if self._lines:
+            text = "".join(self._lines).encode("ascii", "backslashreplace")
+            if len(self._pending) + len(text) > _MAX_BUFFERED:
+                self.dropped += len(self._lines)
+            else:
+                self._pending += text
+            self._lines = []
+        try:
+            while self._pending:
+                self._pending = self._pending[os.write(self._fd, self._pending[:65_536]) :]
+        except OSError:
+            pass  # EAGAIN, ENOSPC: tried again at the next tick, and dropped lines are counted
+
+
+def _quoted(value: bytes) -> str:
+    return encode_basestring_ascii(value.decode("latin-1"))
+
+
+def _plain(value: bytes) -> str:
+    """Return `value` so that a quote, a control or an escape sequence in it cannot forge a line."""
+    return encode_basestring_ascii(value.decode("latin-1"))[1:-1]

@@ -1,0 +1,232 @@
+"""The client's side: one connection, the heads read from it, its limits, deadlines and end (RFC 9112 §9)."""
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Final, cast
+
+from splitproxy.core.http1 import check_partial, parse_request
+from splitproxy.errors import BadRequest, HeadTooLarge, ProxyError, RequestTimeout, TargetTooLong
+from splitproxy.proxy.answers import error_answer
+from splitproxy.proxy.exchange import Exchange
+from splitproxy.proxy.upstream import WRITE_HIGH
+
+if TYPE_CHECKING:
+    from splitproxy.proxy.service import Service
+    from splitproxy.proxy.timers import Timed
+
+_LINGER: Final = 2.0
+"""Seconds that a client may go on sending after an early answer, so that a reset does not destroy that answer."""
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n){1,2}")
+_FIRST_WORD: Final = re.compile(rb"\r?\n?|(?:\r\n){1,2}\r?|(?:\r\n){0,2}[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}(?: .*)?", re.DOTALL)
+
+
+class Downstream(asyncio.Protocol):
+    """A client's connection. Requests on it are served one after the other."""
+
+    __slots__ = (
+        *("address", "authority", "buffer", "closed", "deadline", "eof", "exchange", "forwarded", "lingering", "next_look"),
+        *("reading", "service", "slot", "transport"),
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, service: "Service") -> None:
+        self.service = service
+        self.exchange: Exchange | None = None
+        self.buffer = b""
+        """Bytes of a head that is not complete, or of requests whose turn has not come."""
+        self.address = b""
+        self.authority = b""
+        self.forwarded = b""
+        """The X-Forwarded fields for `authority`: the same for all requests of most connections."""
+        self.deadline = 0.0
+        self.next_look = 0.0
+        self.slot: set[Timed] | None = None
+        self.closed = self.eof = self.lingering = False
+        self.reading = True
+
+    # --- what the event loop does --------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for a head."""
+        service = self.service
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(WRITE_HIGH)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0].encode() if peer else b"unknown"
+        service.connected(self)
+        self.deadline = service.wheel.now + service.limits.header_timeout
+        service.wheel.watch(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read heads between requests; within one, its body."""
+        if self.exchange is not None:
+            self.exchange.on_client_data(data)
+        elif not self.lingering:
+            self.read_head(self.buffer + data if self.buffer else data)
+
+    def eof_received(self) -> bool:
+        """Take the client's half-close: what it has asked for completely is still answered."""
+        self.eof = True
+        if self.exchange is None:
+            if self.buffer and not self.lingering:
+                self.refuse(BadRequest("the connection ended within the head"))
+            return False
+        return self.exchange.on_client_eof()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End whatever goes on."""
+        self.closed = True
+        self.service.wheel.forget(self)
+        self.service.disconnected(self)
+        if self.exchange is not None:
+            self.exchange.on_client_gone()
+
+    def pause_writing(self) -> None:
+        """Stop reading from the endpoint: the client does not keep up."""
+        if self.exchange is not None:
+            self.exchange.pause_download()
+
+    def resume_writing(self) -> None:
+        """Read from the endpoint again."""
+        if self.exchange is not None:
+            self.exchange.resume_download()
+
+    def on_deadline(self, now: float) -> None:
+        """Act on the time that has passed: an idle connection is closed, a slow head refused, a request told."""
+        if self.closed:
+            return
+        if self.exchange is not None:
+            self.exchange.on_deadline(now)
+        elif self.buffer and not self.lingering:
+            self.refuse(RequestTimeout("the head did not arrive in time"))
+        else:
+            self.transport.abort() if self.lingering else self.transport.close()
+            return
+        if not self.closed and self.slot is None:
+            self.service.wheel.watch(self)
+
+    # --- heads ---------------------------------------------------------------------------------------------------------
+    def read_head(self, data: bytes) -> None:
+        """Take a head from the beginning of `data`; begin an exchange when it is whole."""
+        if data[:1] == b"\r":  # RFC 9112 §2.2: an empty line before a request is ignored
+            found = _EMPTY_LINES.match(data)
+            if found is not None:
+                data = data[found.end() :]
+        limits = self.service.limits
+        end = data.find(b"\r\n\r\n")
+        try:
+            if end < 0:
+                self._wait_for_more(data)
+                return
+            end += 4
+            if end > limits.header_bytes:
+                raise self._too_large(data)
+            head = parse_request(data[:end] if end < len(data) else data, limits.header_count, limits.uri_bytes)
+        except ProxyError as error:
+            self.buffer = data
+            self.refuse(error)
+            return
+        self.buffer = b""
+        self.exchange = exchange = Exchange(self, head)
+        exchange.begin(data[end:])
+
+    def _wait_for_more(self, data: bytes) -> None:
+        service = self.service
+        if len(data) > service.limits.header_bytes:
+            raise self._too_large(data)
+        check_partial(data)
+        if not _FIRST_WORD.fullmatch(data):
+            raise BadRequest("this is not HTTP")
+        if data and not self.buffer:
+            self.set_deadline(service.wheel.now + service.limits.header_timeout)
+        self.buffer = data
+
+    def _too_large(self, data: bytes) -> ProxyError:
+        limits = self.service.limits
+        line_end = data.find(b"\r\n")
+        if line_end < 0 or line_end > limits.uri_bytes + 64:
+            return TargetTooLong(f"the target is over {limits.uri_bytes} bytes")
+        return HeadTooLarge(f"the head is over {limits.header_bytes} bytes")
+
+    def refuse(self, error: ProxyError) -> None:
+        """Answer bytes that never became a request, and close."""
+        request_id = self.service.request_id()
+        self.transport.write(error_answer(error, request_id, self.service.date(), close=True))
+        self.service.record_refusal(self, error, request_id)
+        self.linger()
+
+    # --- what exchanges do ---------------------------------------------------------------------------------------------
+    def set_deadline(self, deadline: float) -> None:
+        """Have `on_deadline` called at `deadline`."""
+        self.deadline = deadline
+        if deadline < self.next_look:
+            self.service.wheel.watch(self)
+
+    def forwarded_fields(self, authority: bytes) -> bytes:
+        """Return the X-Forwarded fields; nobody is trusted, so what came in them has been cut."""
+        if authority is not self.authority and authority != self.authority or not self.forwarded:
+            self.authority = authority
+            self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n" % self.address
+            if authority:
+                self.forwarded += b"X-Forwarded-Host: %b\r\n" % authority
+        return self.forwarded
+
+    def pause(self) -> None:
+        """Stop reading from the client."""
+        if self.reading and not self.closed:
+            self.reading = False
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read from the client again."""
+        if not self.reading and not self.closed:
+            self.reading = True
+            self.transport.resume_reading()
+
+    def done(self, keep_alive: bool) -> None:
+        """Take note that the exchange is over: read the next head, wait for it, or close."""
+        self.exchange = None
+        if self.closed:
+            return
+        service = self.service
+        if not keep_alive:
+            self.linger()
+            return
+        self.deadline = service.wheel.now + service.limits.keep_alive_timeout
+        if not self.reading:
+            self.resume()
+        if self.buffer:
+            # Not from here: a flood of pipelined requests that are answered at once would nest ever deeper.
+            service.loop.call_soon(self._next)
+        elif self.eof or service.draining:
+            self.transport.close()
+
+    def _next(self) -> None:
+        if self.exchange is None and self.buffer and not self.closed and not self.lingering:
+            data, self.buffer = self.buffer, b""
+            self.read_head(data)
+            if self.eof and self.exchange is None and not self.lingering:
+                self.transport.close()
+
+    def drain(self) -> None:
+        """Close if nothing is going on; else after the request that is."""
+        if self.exchange is not None:
+            self.exchange.keep_alive = False
+        elif not self.buffer and not self.lingering:
+            self.transport.close()
+
+    def linger(self) -> None:
+        """Close, but read on for a moment what the client is still sending (RFC 9112 §9.6)."""
+        if self.closed:
+            return
+        self.buffer = b""
+        if self.eof:
+            self.transport.close()
+            return
+        self.lingering = True
+        self.resume()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.set_deadline(self.service.wheel.now + _LINGER)
+
+

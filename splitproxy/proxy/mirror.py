@@ -1,0 +1,212 @@
+"""Mirrored copies of requests: streamed beside the original, bounded in every way, and never in its way.
+
+A copy has its own pool and deadline. Its answer is read and thrown away; its outcome is counted under the role `mirror`.
+What cannot be copied whole is dropped and counted, never sent in part as if it were whole.
+"""
+
+from random import random
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from splitproxy.core import stats
+from splitproxy.core.headers import MIRROR_MARK, is_mirrored
+from splitproxy.core.http1 import SAFE, Field, ResponseHead
+from splitproxy.errors import ProxyError, UpstreamError
+from splitproxy.proxy.upstream import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from splitproxy.core.routing import Mirror
+    from splitproxy.proxy.exchange import Exchange
+    from splitproxy.proxy.service import Service
+    from splitproxy.proxy.timers import Timed
+
+_DROP = {reason: stats.DROP + index for index, reason in enumerate(stats.DROPS)}
+_OUTCOME_OF = {name: stats.OUTCOME + index for index, name in enumerate(stats.OUTCOMES)}
+
+
+def start_copies(exchange: "Exchange", mirrors: "Iterable[Mirror]", head: bytes) -> "list[Copy]":
+    """Send a copy of the request, whose head to an endpoint would be `head`, to each mirror that is due one."""
+    copies = []
+    for mirror in mirrors:
+        if mirror.percent < 100.0 and random() * 100.0 >= mirror.percent:
+            continue
+        service, backend = exchange.service, mirror.backend
+        if backend.block < 0:
+            backend.block = service.region.block(backend.key)
+            backend.pool = service.upstream(backend.upstream, mirrors=True)
+        reason = _refusal(exchange, mirror, service.cells[backend.block + stats.IN_FLIGHT])
+        if reason:
+            service.cells[backend.block + _DROP[reason]] += 1
+            continue
+        marked = b"%b%b: %b\r\n\r\n" % (head[:-2], MIRROR_MARK, backend.upstream.encode())
+        copy = Copy(service, mirror, exchange.method, marked, exchange.downstream.address)
+        if copy.start():
+            copies.append(copy)
+    return copies
+
+
+def _refusal(exchange: "Exchange", mirror: "Mirror", in_flight: int) -> str:
+    """Return why this request is not mirrored, or nothing."""
+    head = exchange.head
+    if not mirror.all_methods and head.method not in SAFE:
+        return "method"
+    if is_mirrored(head):
+        return "loop"
+    if head.content_length > mirror.max_body_bytes:
+        return "body_too_large"
+    if in_flight >= mirror.max_in_flight:
+        return "in_flight"
+    if head.upgrade:
+        return "method"
+    return ""
+
+
+class Copy:
+    """One mirrored request; a connection's user, like an exchange, but nobody waits for it."""
+
+    __slots__ = (
+        *("_address", "_backlog", "_block", "_connection", "_over", "_size", "_started", "_waiting", "deadline", "method"),
+        *("mirror", "next_look", "service", "slot", "status", "upload_done"),
+    )
+
+    def __init__(self, service: "Service", mirror: "Mirror", method: bytes, head: bytes, address: bytes) -> None:
+        self.service = service
+        self.mirror = mirror
+        self.method = method
+        self.upload_done = False
+        self.status = 0
+        self.deadline = service.wheel.now + mirror.timeout
+        self.next_look = 0.0
+        self.slot: set[Timed] | None = None
+        self._address = address
+        self._backlog = [head]
+        self._size = 0
+        self._block = mirror.backend.block
+        self._connection: Connection | None = None
+        self._waiting = False
+        self._over = False
+        self._started = 0.0
+
+    def start(self) -> bool:
+        """Ask for a connection; return whether there is a copy to feed."""
+        cells = self.service.cells
+        cells[self._block + stats.IN_FLIGHT] += 1
+        self.service.wheel.watch(self)
+        self._waiting = True
+        try:
+            connection = self.mirror.backend.pool.lease(self, random(), self._address)
+        except ProxyError:
+            self._drop("no_endpoint")
+            return False
+        if connection is not None:
+            self.on_connection(connection)
+        return not self._over
+
+    def write(self, data: bytes) -> None:
+        """Send more of the body, or keep it until there is a connection; never more than the cap."""
+        if self._over:
+            return
+        self._size += len(data)
+        if self._size > self.mirror.max_body_bytes:
+            self._drop("body_too_large")
+        elif self._connection is None:
+            self._backlog.append(data)
+        elif self._connection.paused:
+            self._drop("overrun")
+        else:
+            self._connection.write(data)
+
+    def end(self) -> None:
+        """The request is whole."""
+        self.upload_done = True
+
+    def cut(self) -> None:
+        """The original ended before its body was whole: so does the copy."""
+        if not self._over and not self.upload_done:
+            self._drop("client_gone")
+
+    # --- what the connection and the wheel say --------------------------------------------------------------------------
+    def on_connection(self, connection: Connection) -> None:
+        """Send what there is."""
+        if not self._waiting:
+            connection.endpoint.active -= 1
+            connection.endpoint.release(connection)
+            return
+        self._waiting = False
+        self._connection = connection
+        self._started = perf_counter()
+        connection.send(self, b"".join(self._backlog))
+        self._backlog = []
+
+    def on_interim(self, head: ResponseHead) -> None:
+        """Ignore it."""
+
+    def on_response(self, head: ResponseHead, bodiless: bool) -> None:
+        """Remember the status; the body is of no interest."""
+        self.status = head.status
+
+    def on_body(self, pieces: list[bytes]) -> None:
+        """Ignore it."""
+
+    def on_end(self, trailers: list[Field]) -> None:
+        """Count the outcome."""
+        elapsed = perf_counter() - self._started
+        cells, block = self.service.cells, self._block
+        cells[block + stats.CODE + stats.CODE_INDEX[self.status]] += 1
+        cells[block + stats.ATTEMPT_NS] += int(elapsed * 1e9)
+        cells[block + stats.ATTEMPT_HISTOGRAM + stats.bucket(elapsed)] += 1
+        self._finish("5xx" if self.status >= 500 else "success")
+
+    def on_failure(self, error: UpstreamError) -> None:
+        """Count the failure. A copy is never sent twice."""
+        if self._connection is None:
+            self._waiting = False
+        self._finish(error.code)
+
+    def on_deadline(self, now: float) -> None:
+        """Give up: it took too long."""
+        if not self._over:
+            self._abandon()
+            self._finish("upstream_timeout")
+
+    def on_tunnel(self, data: bytes) -> None:
+        """Never happens: upgrades are not mirrored."""
+
+    def on_tunnel_end(self) -> None:
+        """Never happens: upgrades are not mirrored."""
+
+    def pause_upload(self) -> None:
+        """Go on: `write` sees that the connection is full and drops the copy rather than wait."""
+
+    def resume_upload(self) -> None:
+        """Nothing to do."""
+
+    # --- the end --------------------------------------------------------------------------------------------------------
+    def _abandon(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            self.mirror.backend.pool.give_up(self)
+        if self._connection is not None:
+            self._connection.abandon()
+
+    def _drop(self, reason: str) -> None:
+        self._abandon()
+        self.service.cells[self._block + _DROP[reason]] += 1
+        self._finish("")
+
+    def _finish(self, outcome: str) -> None:
+        """Count once and let go of everything."""
+        if self._over:
+            return
+        self._over = True
+        cells = self.service.cells
+        cells[self._block + stats.IN_FLIGHT] -= 1
+        if outcome:
+            cells[self._block + _OUTCOME_OF[outcome]] += 1
+        if self._connection is not None:
+            self._connection.endpoint.active -= 1
+            self._connection = None
+        self._backlog = []
+        self.service.wheel.forget(self)

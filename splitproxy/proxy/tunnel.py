@@ -1,0 +1,133 @@
+"""Upgraded connections: bytes both ways, with back-pressure, half-closes and an idle limit (RFC 9110 §7.8)."""
+
+from typing import TYPE_CHECKING
+
+from splitproxy.core.http1 import Field, ResponseHead
+from splitproxy.errors import UpstreamError
+from splitproxy.proxy.upstream import Connection
+
+if TYPE_CHECKING:
+    from splitproxy.proxy.exchange import Exchange
+
+
+class Tunnel:
+    """What an exchange becomes after 101: stands in its place on both connections."""
+
+    __slots__ = ("_bytes_in", "_bytes_out", "_client_ended", "_connection", "_endpoint_ended", "_exchange", "_idle", "keep_alive", "method", "upload_done")
+
+    def __init__(self, exchange: "Exchange", connection: Connection, idle: float) -> None:
+        self.method = exchange.method
+        self.upload_done = True
+        self.keep_alive = False
+        self._exchange = exchange
+        self._connection = connection
+        self._idle = idle
+        self._bytes_in = self._bytes_out = 0
+        self._client_ended = self._endpoint_ended = False
+
+    def open(self) -> None:
+        """Take the exchange's place."""
+        downstream = self._exchange.downstream
+        downstream.exchange = self
+        self._connection.user = self
+        self._touch()
+        if downstream.buffer:  # what the client sent right behind its head
+            early, downstream.buffer = downstream.buffer, b""
+            downstream.resume()
+            self.on_client_data(early)
+
+    # --- the client's side ---------------------------------------------------------------------------------------------
+    def on_client_data(self, data: bytes) -> None:
+        """Relay to the endpoint."""
+        self._bytes_in += len(data)
+        if not self._endpoint_ended or not self._connection.transport.is_closing():
+            self._connection.write(data)
+        self._touch()
+
+    def on_client_eof(self) -> bool:
+        """Pass the client's half-close on."""
+        self._client_ended = True
+        if self._endpoint_ended:
+            self._close()
+            return False
+        transport = self._connection.transport
+        if not transport.is_closing() and transport.can_write_eof():
+            transport.write_eof()
+        return True
+
+    def on_client_gone(self) -> None:
+        """The client's connection is lost: so is the endpoint's."""
+        self._close()
+
+    def pause_download(self) -> None:
+        """Stop reading from the endpoint."""
+        self._connection.pause()
+
+    def resume_download(self) -> None:
+        """Read from the endpoint again."""
+        self._connection.resume()
+
+    def on_deadline(self, now: float) -> None:
+        """Nothing moved for too long."""
+        self._close()
+
+    # --- the endpoint's side -------------------------------------------------------------------------------------------
+    def on_tunnel(self, data: bytes) -> None:
+        """Relay to the client."""
+        self._bytes_out += len(data)
+        downstream = self._exchange.downstream
+        if not downstream.closed:
+            downstream.transport.write(data)
+        self._touch()
+
+    def on_tunnel_end(self) -> None:
+        """Pass the endpoint's half-close, or the loss of its connection, on."""
+        self._endpoint_ended = True
+        downstream = self._exchange.downstream
+        if self._client_ended or self._connection.user is None or downstream.closed:
+            self._close()
+        elif downstream.transport.can_write_eof():
+            downstream.transport.write_eof()
+
+    def pause_upload(self) -> None:
+        """Stop reading from the client."""
+        self._exchange.downstream.pause()
+
+    def resume_upload(self) -> None:
+        """Read from the client again."""
+        self._exchange.downstream.resume()
+
+    def on_connection(self, connection: Connection) -> None:
+        """Never happens: a tunnel has its connection."""
+
+    def on_interim(self, head: ResponseHead) -> None:
+        """Never happens after 101."""
+
+    def on_response(self, head: ResponseHead, bodiless: bool) -> None:
+        """Never happens after 101."""
+
+    def on_body(self, pieces: list[bytes]) -> None:
+        """Never happens after 101."""
+
+    def on_end(self, trailers: list[Field]) -> None:
+        """Never happens after 101."""
+
+    def on_failure(self, error: UpstreamError) -> None:
+        """Never happens after 101."""
+
+    # --- the end --------------------------------------------------------------------------------------------------------
+    def _touch(self) -> None:
+        downstream = self._exchange.downstream
+        downstream.set_deadline(downstream.service.wheel.now + (self._idle or 86_400.0))
+
+    def _close(self) -> None:
+        exchange = self._exchange
+        if exchange.finished:
+            return
+        downstream, connection = exchange.downstream, self._connection
+        connection.user = None
+        if not connection.transport.is_closing():
+            connection.transport.close()
+        exchange.close_tunnel(self._bytes_in, self._bytes_out)
+        if not downstream.closed:
+            downstream.transport.close()

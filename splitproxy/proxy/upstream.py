@@ -1,0 +1,290 @@
+"""The endpoint's side: one connection and how its responses are read (RFC 9112 §6.3, §9)."""
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from splitproxy.core.http1 import ChunkedDecoder, Field, ResponseHead, parse_response
+from splitproxy.errors import UpstreamError, UpstreamProtocolError, UpstreamReset
+
+if TYPE_CHECKING:
+    from splitproxy.proxy.pool import Endpoint
+
+MAX_HEAD: Final = 65_536
+"""Bytes a response head may have; nginx allows 4 to 8 KiB, Envoy 60, HAProxy 16."""
+MAX_INTERIM: Final = 16
+"""1xx responses an endpoint may send before its answer."""
+WRITE_HIGH: Final = 262_144
+"""Bytes waiting to be sent at which the other side is no longer read from."""
+
+IDLE, HEAD, LENGTH, CHUNKED, UNTIL_EOF, TUNNEL, CLOSED = range(7)
+
+
+class User(Protocol):
+    """Whoever sends a request on a connection: an exchange, or a mirror's copy of one."""
+
+    method: bytes
+    upload_done: bool
+
+    def on_connection(self, connection: "Connection") -> None:
+        """Take `connection`, which was waited for, and send."""
+
+    def on_interim(self, head: ResponseHead) -> None:
+        """Take a 1xx response."""
+
+    def on_response(self, head: ResponseHead, bodiless: bool) -> None:
+        """Take the final head; the body follows unless `bodiless`."""
+
+    def on_body(self, pieces: list[bytes]) -> None:
+        """Take the next bytes of the body."""
+
+    def on_end(self, trailers: list[Field]) -> None:
+        """Take note that the response is complete. The connection is no longer the user's."""
+
+    def on_failure(self, error: UpstreamError) -> None:
+        """Take note that no (complete) response will come. The connection is no longer the user's."""
+
+    def on_tunnel(self, data: bytes) -> None:
+        """Take bytes of an upgraded connection."""
+
+    def on_tunnel_end(self) -> None:
+        """Take note that the endpoint ended its side of an upgraded connection."""
+
+    def pause_upload(self) -> None:
+        """Stop writing: the endpoint does not keep up."""
+
+    def resume_upload(self) -> None:
+        """Go on writing."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection to an endpoint; serves one user at a time."""
+
+    __slots__ = (
+        *("_buffer", "_decoder", "_interim", "_keep", "_left", "endpoint", "idle_since", "mode", "paused", "reused"),
+        *("transport", "user"),
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, endpoint: "Endpoint") -> None:
+        self.endpoint = endpoint
+        self.user: User | None = None
+        self.mode = IDLE
+        self.reused = False
+        """Whether it has served a request before: only then may its death be a keep-alive race."""
+        self.idle_since = 0.0
+        self.paused = False
+        self._buffer = b""
+        self._decoder: ChunkedDecoder | None = None
+        self._left = 0
+        self._keep = True
+        self._interim = 0
+
+    # --- what users do -------------------------------------------------------------------------------------------------
+    def send(self, user: User, head: bytes) -> None:
+        """Send a request's head, with as much of its body as there is, for `user`."""
+        self.user = user
+        self.mode = HEAD
+        self.transport.write(head)
+
+    def write(self, data: bytes) -> None:
+        """Send more of the request's body, or of a tunnel."""
+        self.transport.write(data)
+
+    def abandon(self) -> None:
+        """Give the connection up in the middle of an exchange; the user hears no more of it."""
+        self.user = None
+        self.abort()
+
+    def pause(self) -> None:
+        """Stop reading: whoever takes the answer does not keep up."""
+        if self.mode != CLOSED and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self.mode != CLOSED and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self.mode != CLOSED:
+            self.transport.abort()
+
+    # --- what the event loop does --------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(WRITE_HIGH)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a response, or whatever the present mode expects."""
+        user = self.user
+        if user is None:  # an idle endpoint has nothing to say: RFC 9112 §9.2
+            self.endpoint.discard(self)
+            self.abort()
+            return
+        mode = self.mode
+        if mode == HEAD:
+            self._read_head(user, self._buffer + data if self._buffer else data)
+        elif mode == LENGTH:
+            size = len(data)
+            if size < self._left:
+                self._left -= size
+                user.on_body([data])
+            else:
+                self._read_length(user, data)
+        elif mode == CHUNKED:
+            self._read_chunked(user, data)
+        elif mode == UNTIL_EOF:
+            user.on_body([data])
+        elif mode == TUNNEL:
+            user.on_tunnel(data)
+
+    def eof_received(self) -> bool:
+        """Take the endpoint's end of stream: the regular end of a body that has no length."""
+        user = self.user
+        if user is not None and self.mode == UNTIL_EOF:
+            self._keep = False
+            self._complete(user, [])
+        elif user is not None and self.mode == TUNNEL:
+            user.on_tunnel_end()
+            return True
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell the user, if there is one, and the pool."""
+        mode, self.mode = self.mode, CLOSED
+        user, self.user = self.user, None
+        self.endpoint.lost(self, mode)
+        if user is not None:
+            if mode == TUNNEL:
+                user.on_tunnel_end()
+            else:
+                silent = mode == HEAD and not self._buffer and not self._interim
+                detail = "the endpoint closed the connection before its answer was complete"
+                user.on_failure(UpstreamReset(detail, silent=silent))
+
+    def pause_writing(self) -> None:
+        """Pass back-pressure on to whoever feeds the request body."""
+        self.paused = True
+        if self.user is not None:
+            self.user.pause_upload()
+
+    def resume_writing(self) -> None:
+        """Take back-pressure away."""
+        self.paused = False
+        if self.user is not None:
+            self.user.resume_upload()
+
+    # --- reading a response --------------------------------------------------------------------------------------------
+    def _read_head(self, user: User, data: bytes) -> None:
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            if len(data) > MAX_HEAD or not b"HTTP/1.".startswith(data[:7]):
+                self._fail(user, "the response head is too large or not HTTP/1")
+                return
+            self._buffer = data
+            return
+        end += 4
+        self._buffer = b""
+        if end > MAX_HEAD:
+            self._fail(user, "the response head is too large")
+            return
+        rest = data[end:]
+        try:
+            head = parse_response(data[:end] if rest else data)
+        except UpstreamProtocolError as error:
+            self._fail(user, error.detail)
+            return
+        status = head.status
+        if status < 200 and status != 101:
+            self._read_interim(user, head, rest)
+            return
+        self._keep = not head.close and user.upload_done
+        if status == 101:
+            self.mode = TUNNEL
+            user.on_response(head, True)
+            if rest and self.user is user:
+                user.on_tunnel(rest)
+        elif status in {204, 304} or user.method == b"HEAD":
+            self._end_bodiless(user, head, rest)
+        elif head.chunked:
+            self.mode, self._decoder = CHUNKED, ChunkedDecoder()
+            user.on_response(head, False)
+            if self.user is user and rest:
+                self._read_chunked(user, rest)
+        elif head.content_length > 0:
+            self.mode, self._left = LENGTH, head.content_length
+            user.on_response(head, False)
+            if self.user is user and rest:
+                self._read_length(user, rest)
+        elif head.content_length == 0:
+            self._end_bodiless(user, head, rest)
+        else:
+            self.mode, self._keep = UNTIL_EOF, False
+            user.on_response(head, False)
+            if self.user is user and rest:
+                user.on_body([rest])
+
+    def _read_interim(self, user: User, head: ResponseHead, rest: bytes) -> None:
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            self._fail(user, "too many interim responses")
+            return
+        user.on_interim(head)
+        if rest and self.user is user:
+            self._read_head(user, rest)
+
+    def _end_bodiless(self, user: User, head: ResponseHead, rest: bytes) -> None:
+        self._keep = self._keep and not rest
+        user.on_response(head, True)
+        if self.user is user:
+            self._complete(user, [])
+
+    def _read_length(self, user: User, data: bytes) -> None:
+        left = self._left - len(data)
+        if left < 0:  # bytes that no response accounts for: never reuse such a connection
+            self._keep = False
+            data = data[:left]
+        user.on_body([data])
+        if self.user is user:
+            if left > 0:
+                self._left = left
+            else:
+                self._complete(user, [])
+
+    def _read_chunked(self, user: User, data: bytes) -> None:
+        decoder = self._decoder
+        assert decoder is not None
+        try:
+            pieces, rest = decoder.feed(data)
+        except ValueError as error:
+            self._fail(user, str(error))
+            return
+        if pieces:
+            user.on_body(pieces)
+        if decoder.done and self.user is user:
+            self._keep = self._keep and not rest
+            self._decoder = None
+            self._complete(user, decoder.trailers)
+
+    def _complete(self, user: User, trailers: list[Field]) -> None:
+        """The response is whole: give the connection back first, so that the next request finds it."""
+        self.user = None
+        self.mode = IDLE
+        self._interim = 0
+        self.reused = True
+        if self._keep and user.upload_done and not self.paused:
+            self.endpoint.release(self)
+        else:
+            self.abort_politely()
+        user.on_end(trailers)
+
+    def abort_politely(self) -> None:
+        """Close after what is written has been sent."""
+        self.transport.close()
+
+    def _fail(self, user: User, detail: str) -> None:
+        self.abandon()
+        user.on_failure(UpstreamProtocolError(detail))

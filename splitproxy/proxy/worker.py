@@ -1,0 +1,212 @@
+"""A worker process: takes snapshots and listeners in, serves, drains, and goes when its supervisor does."""
+
+import argparse
+import asyncio
+import gc
+import logging
+import mmap
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import uvloop
+
+from splitproxy.channel import RELEASE_SECONDS, Channel, Message
+from splitproxy.core import stats
+from splitproxy.core.snapshot import Loader, Snapshot
+from splitproxy.proxy.downstream import Downstream
+from splitproxy.proxy.service import Prepared, Service
+
+log = logging.getLogger("splitproxy.worker")
+
+
+class Worker:
+    """The life of one worker."""
+
+    def __init__(self, supervisor: Channel, service: Service, slot: int) -> None:
+        self.service = service
+        self.slot = slot
+        self.ended = asyncio.Event()
+        self._loop = service.loop
+        self._supervisor = supervisor
+        self._control: Channel | None = None
+        self._servers: dict[str, tuple[asyncio.Server, socket.socket]] = {}
+        self._preparing: dict[int, asyncio.Task[Prepared | None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._queue: asyncio.Queue[tuple[Message, list[int]]] = asyncio.Queue()
+        self._watch(supervisor, self._from_supervisor, self.ended.set)
+        self._spawn(self._obey_supervisor())
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("defect in a task of the worker", exc_info=task.exception())
+
+    def _watch(self, channel: Channel, take: Callable[[Message, list[int]], None], lost: Callable[[], None]) -> None:
+        channel.sock.setblocking(False)
+
+        def readable() -> None:
+            while True:
+                try:
+                    received = channel.receive()
+                except BlockingIOError:
+                    return
+                if received is None:
+                    self._loop.remove_reader(channel)
+                    lost()
+                    return
+                take(*received)
+
+        self._loop.add_reader(channel, readable)
+
+    # --- the supervisor's word: one after the other --------------------------------------------------------------------
+    def _from_supervisor(self, message: Message, fds: list[int]) -> None:
+        self._queue.put_nowait((message, fds))
+
+    async def _obey_supervisor(self) -> None:
+        while True:
+            message, fds = await self._queue.get()
+            match message["type"]:
+                case "snapshot":
+                    prepared = await self.service.prepare(await self._load(fds[0]))
+                    self.service.commit(prepared)
+                case "listener":
+                    await self._listen(message["address"], socket.socket(fileno=fds[0]))
+                case "release":
+                    self._spawn(self._release(message["address"]))
+                case "control":
+                    self._meet_control(Channel.from_fd(fds[0]))
+                case "reopen":
+                    if self.service.access_log is not None:
+                        self.service.access_log.reopen()
+                case "drain":
+                    self._spawn(self._drain())
+
+    async def _listen(self, address: str, sock: socket.socket) -> None:
+        server = await self._loop.create_server(lambda: Downstream(self.service), sock=sock, backlog=4096)
+        self._servers[address] = (server, sock)
+
+    async def _release(self, address: str) -> None:
+        """Accept what is queued, and what completes its handshake within a moment; then close (see supervisor)."""
+        server, sock = self._servers.pop(address)
+        await asyncio.sleep(RELEASE_SECONDS)
+        duplicate = sock.dup()
+        server.close()
+        duplicate.setblocking(False)
+        while True:
+            try:
+                connection, _ = duplicate.accept()
+            except OSError:
+                break
+            await self._loop.connect_accepted_socket(lambda: Downstream(self.service), connection)
+        duplicate.close()
+
+    async def _drain(self) -> None:
+        self.service.draining = True
+        await asyncio.gather(*(self._release(address) for address in list(self._servers)))
+        self.service.drain()
+        await self.service.idle.wait()
+        self.ended.set()
+
+    # --- control's word ------------------------------------------------------------------------------------------------
+    def _meet_control(self, channel: Channel) -> None:
+        if self._control is not None:
+            self._loop.remove_reader(self._control)
+            self._control.close()
+        self._control = channel
+        self._watch(channel, self._from_control, lambda: None)
+        self._tell({"type": "hello", "slot": self.slot, "generation": self.service.generation})
+
+    def _tell(self, message: Message) -> None:
+        if self._control is not None:
+            try:
+                self._control.send(message)
+            except OSError as error:
+                log.warning("control cannot be told %s: %s", message["type"], error)
+
+    def _from_control(self, message: Message, fds: list[int]) -> None:
+        generation = message["generation"]
+        match message["type"]:
+            case "prepare":
+                self._preparing[generation] = self._loop.create_task(self._prepare(generation, fds[0]))
+            case "commit":
+                self._spawn(self._commit(generation))
+            case "forget":
+                self._spawn(self._forget(generation))
+
+    async def _prepare(self, generation: int, fd: int) -> Prepared | None:
+        try:
+            prepared = await self.service.prepare(await self._load(fd))
+        except Exception as error:
+            log.exception("cannot prepare generation %d", generation)
+            self._tell({"type": "refused", "generation": generation, "error": f"{type(error).__name__}: {error}"})
+            return None
+        self._tell({"type": "prepared", "generation": generation})
+        return prepared
+
+    async def _commit(self, generation: int) -> None:
+        prepared = await self._preparing.pop(generation)
+        if prepared is not None:
+            self.service.commit(prepared)
+            self._tell({"type": "committed", "generation": generation})
+            # A snapshot lives long: collections that look through it again and again would only stall requests.
+            gc.freeze()
+
+    async def _forget(self, generation: int) -> None:
+        task = self._preparing.pop(generation, None)
+        if task is not None:
+            prepared = await task
+            if prepared is not None:
+                self.service.forget(prepared)
+
+    async def _load(self, fd: int) -> Snapshot:
+        """Build a snapshot in slices, between which requests are served."""
+        try:
+            loader = Loader(os.pread(fd, os.fstat(fd).st_size, 0))
+        finally:
+            os.close(fd)
+        for _ in loader:
+            await asyncio.sleep(0)
+        return loader.snapshot
+
+
+def main() -> int:
+    """Run until drained or orphaned."""
+    parser = argparse.ArgumentParser()
+    for name in ("--channel", "--stats", "--slot"):
+        parser.add_argument(name, type=int, required=True)
+    options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all: the supervisor decides
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Young objects die by reference count; what survives is mostly the snapshot. Look for cycles rarely.
+    gc.set_threshold(50_000, 50, 1_000)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(options.channel, options.stats, options.slot))
+    return 0
+
+
+async def _serve(channel: int, stats_fd: int, slot: int) -> None:
+    mapping = mmap.mmap(stats_fd, stats.REGION_BYTES, offset=slot * stats.REGION_BYTES)
+    region = stats.Region(memoryview(mapping).cast("Q"))
+    region.cells[stats.PID] = os.getpid()
+    gc.freeze()
+    worker = Worker(Channel.from_fd(channel), Service(region, asyncio.get_running_loop()), slot)
+    await worker.ended.wait()
+    if worker.service.access_log is not None:
+        worker.service.access_log.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
