@@ -3,23 +3,36 @@
 A channel is one end of an AF_UNIX SOCK_SEQPACKET pair, so a message arrives whole or not at all, and a killed peer
 leaves no half of one. Large things (snapshots, statistics) travel as memfds.
 
-    supervisor -> control   {"type": "worker", "slot": i, "pid": p} + [channel to that worker]
-                            {"type": "worker-gone", "slot": i}   {"type": "reload"}   {"type": "drain"}
+    supervisor -> control   {"type": "serving", "generation": g} + [snapshot, description]: what was committed last;
+                            first of all to a control that was started again
+                            {"type": "worker", "slot": i, "pid": p} + [channel to that worker]
+                            {"type": "worker-leaving", "slot": i}: it was asked to finish and is not wanted any more
+                            {"type": "worker-gone", "slot": i, "pid": p}   {"type": "reload"}   {"type": "drain"}
                             {"type": "listening", "id": n, "addresses": {asked: bound}} or {..., "error": {asked: why}}
+                            {"type": "settled", "generation": g}: `committed` is done; no worker starts from less
     control -> supervisor   {"type": "listen", "id": n, "addresses": [asked, ...], "workers": N}: bind what is new, keep
-                            what is bound, hand all to the workers; all or nothing
-                            {"type": "committed", "addresses": [...], "workers": N} + [snapshot memfd]: close all other
-                            listeners, run N workers, give this snapshot to every new one
-                            {"type": "ready"}   {"type": "failed"} (first load failed: stop everything, exit 1)
-                            {"type": "drain"} (asked through the API)
-    supervisor -> worker    {"type": "listener", "address": asked} + [socket]   {"type": "control"} + [channel]
-                            {"type": "snapshot"} + [memfd]: serve this at once   {"type": "reopen"}
-                            {"type": "drain"}
+                            what is bound; all or nothing
+                            {"type": "forget"}: close what was bound for a change that will not be committed
+                            {"type": "committed", "generation": g, "addresses": [...], "workers": N} + [snapshot,
+                            description]: hand new listeners to the workers, release all others, run N workers, give
+                            this snapshot to every new one
+                            {"type": "ready", "generation": g, "admin": url}: all workers serve
+                            {"type": "failed"}: the first load failed; stop everything, exit 1
+                            {"type": "drain"}: asked through the API
+    supervisor -> worker    {"type": "snapshot", "generation": g} + [memfd]: serve this at once; comes first
+                            {"type": "listener", "address": asked} + [socket]: listen and accept here from now on
+                            {"type": "release", "address": asked}: no new connection can begin on it; accept what is
+                            queued and what arrives within RELEASE_SECONDS, then close it
+                            {"type": "control"} + [channel], again whenever control is started anew
+                            {"type": "reopen"}   {"type": "drain"}: release all listeners, finish all requests, exit
     control -> worker       {"type": "prepare", "generation": g} + [memfd]      {"type": "commit", "generation": g}
                             {"type": "forget", "generation": g}: a prepared one that will not be committed
     worker -> control       {"type": "hello", "slot": i, "generation": g or 0}
                             {"type": "prepared" | "committed", "generation": g}
                             {"type": "refused", "generation": g, "error": text}
+
+A snapshot's memfd is one open file in all processes: read it with `os.pread` or a mapping, never by its position.
+A child whose channel to the supervisor ends has lost its supervisor and exits.
 """
 
 import json
@@ -29,6 +42,8 @@ from collections.abc import Iterable
 from typing import Any
 
 Message = dict[str, Any]
+RELEASE_SECONDS = 0.2
+"""How long a released listener is still accepted from: handshakes under way come to their end."""
 _MAX_MESSAGE = 1 << 20
 _MAX_FDS = 64
 

@@ -19,6 +19,8 @@ Lines = bytes
 def request_lines(head: RequestHead, forwarded: Lines, request_id: bytes) -> Lines:
     """Return the fields that the proxy itself adds to a request."""
     lines = forwarded if head.request_id else b"%bX-Request-Id: %b\r\n" % (forwarded, request_id)
+    if head.plain:
+        return lines
     if head.chunked:
         lines += b"Transfer-Encoding: chunked\r\n"
     if head.upgrade:
@@ -28,20 +30,20 @@ def request_lines(head: RequestHead, forwarded: Lines, request_id: bytes) -> Lin
     return lines
 
 
-def compose_request(head: RequestHead, lines: Lines, fallback_host: bytes) -> bytes:
+def compose_request(head: RequestHead, forwarded: Lines, request_id: bytes, fallback_host: bytes) -> bytes:
     """Return the head to send to an endpoint. `fallback_host` is for HTTP/1.0 requests that name none."""
     raw, cuts = head.raw, head.cuts
-    if head.verbatim:
+    if head.plain and not head.request_id:
         if not cuts:
-            return b"%b%b\r\n" % (raw[:-2], lines)
+            return b"%b%bX-Request-Id: %b\r\n\r\n" % (raw[:-2], forwarded, request_id)
         if len(cuts) == 1:
-            start, end = cuts[0]
-            return b"%b%b%b\r\n" % (raw[:start], raw[end:-2], lines)
-        pieces = []
-        at = 0
+            ((start, end),) = cuts
+            return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (raw[:start], raw[end:-2], forwarded, request_id)
+    lines = request_lines(head, forwarded, request_id)
+    if head.verbatim:
+        pieces, at = [], 0
     else:
-        pieces = [b"%b %b HTTP/1.1" % (head.method, head.target)]
-        at = head.line_end
+        pieces, at = [b"%b %b HTTP/1.1" % (head.method, head.target)], head.line_end
         lines = _host_line(head, fallback_host) + lines
     for start, end in cuts:
         pieces.append(raw[at:start])
@@ -83,8 +85,8 @@ def compose_response(head: ResponseHead, lines: Lines) -> bytes:
     if head.minor and len(cuts) < 2:
         if not cuts:
             return b"%b%b\r\n" % (raw[:-2], lines) if lines else raw
-        start, end = cuts[0]
-        return b"%b%b%b\r\n" % (raw[:start], raw[end:-2], lines)
+        ((start, end),) = cuts
+        return b"%b%b%b\r\n" % (raw[:start], raw[end:-2], lines) if lines else raw[:start] + raw[end:]
     pieces = [b"HTTP/1.1", raw[8 : head.line_end]]
     at = head.line_end
     for start, end in cuts:

@@ -7,7 +7,9 @@ same however many fields it has and nothing is re-spelt on the way.
 """
 
 import re
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import product
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -27,24 +29,47 @@ from splitproxy.errors import (
 
 Span = tuple[int, int]
 Field = tuple[bytes, bytes]
+_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 
 IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
 """RFC 9110 §9.2.2."""
 SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 """RFC 9110 §9.2.1."""
 
-# Names are matched with "_" for "-" where a CGI-like upstream would read both as one: such a twin is never forwarded.
-_SPECIAL_REQUEST: Final = re.compile(
-    rb"\r\n(connection|keep[-_]alive|proxy[-_]connection|te|trailer|transfer[-_]encoding|upgrade|content[-_]length|expect"
-    rb"|host|http2-settings|forwarded|x[-_](?:forwarded[-_][a-z_-]+|real[-_]ip|request-id)):[ \t]*([^\r]*)"
+
+def _spellings(*names: bytes) -> Iterator[bytes]:
+    """Yield names with each "-" also as "_": a CGI-like upstream would read both as one, so neither may slip through."""
+    for name in names:
+        for marks in product((b"-", b"_"), repeat=name.count(b"-")):
+            pieces = name.split(b"-")
+            yield b"".join(piece for pair in zip(pieces, (*marks, b""), strict=True) for piece in pair)
+
+
+_FORWARDED: Final = tuple(
+    b"x-forwarded-" + what
+    for what in (b"for", b"host", b"proto", b"port", b"prefix", b"server", b"scheme", b"ssl", b"path", b"uri", b"by", b"user")
 )
-_SPECIAL_RESPONSE: Final = re.compile(
-    rb"\r\n(connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|date):[ \t]*([^\r]*)"
+_SPECIAL_REQUEST: Final = frozenset(
+    (
+        *(b"host", b"connection", b"expect", b"te", b"trailer", b"upgrade", b"forwarded", b"http2-settings", b"x-request-id"),
+        *_spellings(b"content-length", b"transfer-encoding", b"keep-alive", b"proxy-connection", b"x-real-ip", *_FORWARDED),
+    )
+)
+"""Request fields that mean something to a proxy."""
+_SPECIAL_RESPONSE: Final = frozenset(
+    (
+        *(b"content-length", b"date", b"connection", b"transfer-encoding", b"keep-alive", b"proxy-connection", b"te"),
+        *(b"trailer", b"upgrade"),
+    )
 )
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n]*)?\r\n")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
-_ORIGIN_FORM: Final = re.compile(rb"/[\x21\x22\x24-\x7e]*")
+_ORIGIN_FORM: Final = re.compile(rb"/[\x21\x24-\x3b\x3d\x3f-\x7e]*")
+"""RFC 9112 §3.2.1, and as browsers write it: any visible ASCII but `"`, `#`, `<` and `>`."""
+_PLAIN_TARGET: Final = re.compile(
+    rb"((?:/[^\x00-\x20\"#%<>?./\x7f-\xff][^\x00-\x20\"#%<>?/\x7f-\xff]*)*/?)(?<!^)(\?[\x21\x24-\x3b\x3d\x3f-\x7e]*)?"
+)
+"""The same, less what has to be normalised before it is matched: escapes, dot segments, empty segments."""
 _ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://([^/?#]*)([^#]*)")
 _HOST: Final = re.compile(
     rb"([a-z0-9!$&'()*+,;=_~.%-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?", re.IGNORECASE
@@ -55,13 +80,17 @@ _PROTECTED: Final = frozenset(
 )
 """Fields that a `Connection` option may not take away: they are end to end, whatever a sender claims."""
 _HOP_BY_HOP: Final = frozenset((b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"))
+_HARMLESS: Final = _PROTECTED | _HOP_BY_HOP | {b"close"}
+"""What `Connection` may list without another look at the head: `close`, and what is cut anyway or never."""
 
 
 class _Sink:
-    """Takes no callbacks: the parser is only asked for its verdict."""
+    """Takes the fields a parser finds into a dict, without a line of Python per field; the first of a name counts."""
 
+    __slots__ = ("on_header",)
 
-_SINK: Final = _Sink()
+    def __init__(self, fields: dict[bytes, bytes]) -> None:
+        self.on_header = fields.setdefault
 
 
 @lru_cache(maxsize=4096)
@@ -101,55 +130,55 @@ def normalise(path: bytes) -> bytes:
 
 
 class RequestHead:
-    """One request's head, checked; what the proxy must know of it, and its bytes."""
+    """One request's head, checked; what the proxy must know of it, and its bytes.
 
-    __slots__ = (
-        *("authority", "chunked", "content_length", "cuts", "expect_continue", "host", "keep_alive", "line_end", "low"),
-        *("method", "minor", "options", "path", "query", "raw", "request_id", "target", "upgrade", "verbatim"),
-    )
+    No slots, on purpose: most requests leave most of this at the class's defaults, which then cost nothing to set.
+    """
 
     raw: bytes
     """All bytes, the last empty line included."""
     low: bytes
-    """The same in lower case."""
+    """The same in lower case, from the end of the request line on."""
     method: bytes
     target: bytes
     """As it came; of an absolute-form target only the origin-form part."""
-    minor: int
+    minor: int = 1
     """The version: HTTP/1.`minor`."""
     line_end: int
     """Where the request line ends in `raw`."""
-    verbatim: bool
+    plain: bool = True
+    """Whether it has neither a body nor anything else that asks for more than being sent on."""
+    verbatim: bool = True
     """Whether the request line can be forwarded as it came."""
-    authority: bytes
+    authority: bytes = b""
     """The Host value, or what an absolute-form target says instead; empty when an HTTP/1.0 request names none."""
-    host: bytes
+    host: bytes = b""
     """`authority` in lower case without its port."""
     path: bytes
     """Normalised for matching."""
-    query: bytes
-    cuts: list[Span]
+    query: bytes = b""
+    cuts: Sequence[Span] = ()
     """Spans of `raw` that must not be forwarded, in order: `\\r\\nName: value`."""
-    options: frozenset[bytes]
+    options: frozenset[bytes] = _NO_OPTIONS
     """What `Connection` lists."""
-    content_length: int
+    content_length: int = 0
     """0 when there is no body; meaningless when `chunked`."""
-    chunked: bool
-    keep_alive: bool
-    expect_continue: bool
-    upgrade: bytes
-    request_id: bytes
+    chunked: bool = False
+    keep_alive: bool = True
+    expect_continue: bool = False
+    upgrade: bytes = b""
+    request_id: bytes = b""
     """The X-Request-Id that came with it, or empty."""
 
     def field(self, name: bytes) -> bytes | None:
         """Return the value of the field `name` (lower case); repeated ones joined by a comma (RFC 9110 §5.3)."""
-        low, values = self.low, []
+        low, offset, values = self.low, self.line_end, []
         needle = b"\r\n" + name + b":"
         at = low.find(needle)
         while at >= 0:
             start = at + len(needle)
             end = low.find(b"\r\n", start)
-            values.append(self.raw[start:end].strip(b" \t"))
+            values.append(self.raw[start + offset : end + offset].strip(b" \t"))
             at = low.find(needle, end)
         return b", ".join(values) if values else None
 
@@ -182,7 +211,7 @@ class RequestHead:
         return _fields(self.raw, self.cuts)
 
 
-def _fields(raw: bytes, cuts: list[Span]) -> list[Field]:
+def _fields(raw: bytes, cuts: Sequence[Span]) -> list[Field]:
     start = raw.find(b"\r\n")
     pieces = []
     for cut_start, cut_end in cuts:
@@ -193,116 +222,184 @@ def _fields(raw: bytes, cuts: list[Span]) -> list[Field]:
     return [(name, value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines)]
 
 
-def parse_request(raw: bytes, max_count: int, max_uri: int) -> RequestHead:  # noqa: C901, PLR0912, PLR0915 - one pass, hot
+def parse_request(raw: bytes, max_count: int, max_uri: int) -> RequestHead:
     """Check a complete request head and return it. Raises a ClientError or LocalError that says what is wrong."""
-    if raw.count(b"\r\n") > max_count + 2:
-        raise HeadTooLarge(f"more than {max_count} fields")
     line_end = raw.find(b"\r\n")
     words = raw[:line_end].split(b" ")
     if len(words) != 3:
         raise BadRequest("invalid request line")
-    method, target, version = words
+    head = RequestHead()
+    head.raw = raw
+    head.line_end = line_end
+    head.method, target, version = words
+    if version != b"HTTP/1.1":
+        _check_version(head, version)
     if len(target) > max_uri:
         raise TargetTooLong(f"the target is over {max_uri} bytes")
-    if version == b"HTTP/1.1":
-        minor = 1
-    elif version == b"HTTP/1.0":
-        minor = 0
-    else:
-        raise _bad_version(version)
-    if method == b"CONNECT":
-        raise MethodNotSupported("CONNECT is not supported")
+    head.low = low = raw[line_end:].lower()
+    lines = low.count(b"\n") - 2
+    if lines > max_count:
+        raise HeadTooLarge(f"more than {max_count} fields")
+    parser, fields = _spare_parsers.pop() if _spare_parsers else _request_parser()
     try:
-        HttpRequestParser(_SINK).feed_data(raw)
+        parser.feed_data(raw[:line_end])
+        parser.feed_data(low)
     except HttpParserUpgrade:
-        pass
+        if head.method == b"CONNECT":
+            raise MethodNotSupported("CONNECT is not supported") from None
     except HttpParserError as error:
         raise BadRequest(_reason(error)) from None
-
-    head = RequestHead()
-    head.raw, head.method, head.minor, head.line_end = raw, method, minor, line_end
-    head.verbatim = minor == 1
-    head.low = low = raw.lower()
-    head.request_id = head.upgrade = b""
-    head.chunked = head.expect_continue = False
-    head.options = _NO_OPTIONS
-    head.keep_alive = minor == 1
-    cuts: list[Span] = []
-    host: bytes | None = None
-    length = -1
-    for found in _SPECIAL_REQUEST.finditer(low, line_end):
-        name, value = found.groups()
-        if name == b"host":
-            if host is not None:
-                raise BadRequest("more than one Host")
-            host = value.rstrip(b" \t")
-            continue
-        if name == b"content-length":
-            if length >= 0 or not _DIGITS.fullmatch(value := value.rstrip(b" \t")):
-                raise BadRequest("invalid or repeated Content-Length")
-            length = int(value)
-            continue
-        if name == b"x-request-id":
-            value = raw[found.start(2) : found.end(2)].rstrip(b" \t")
-            if not head.request_id and _REQUEST_ID.fullmatch(value):
-                head.request_id = value
-                continue
-        cuts.append(found.span())
-        if name == b"connection":
-            head.options = head.options | parse_options(value) if head.options else parse_options(value)
-        elif name == b"transfer-encoding":
-            _check_coding(value, minor, head.chunked)
-            head.chunked = True
-        elif name == b"upgrade":
-            head.upgrade = value.rstrip(b" \t")
-        elif name == b"expect":
-            if value.rstrip(b" \t") != b"100-continue":
-                raise ExpectationFailed("only Expect: 100-continue is understood")
-            head.expect_continue = minor == 1
-    if head.chunked and length >= 0:
-        raise BadRequest("both Content-Length and Transfer-Encoding")
-    head.content_length = max(length, 0)
-    head.cuts = cuts
-    if head.options:
-        _apply_options(head)
-    if target.startswith(b"/"):
-        if not _ORIGIN_FORM.fullmatch(target):
-            raise BadRequest("invalid characters in the target")
+    if len(fields) != lines:
+        _join_repeated(low, fields)
+        if fields.get(b"host", b"").count(b"\0"):
+            raise BadRequest("more than one Host")
+    host = _read_fields(head, fields)
+    if head.plain:
+        fields.clear()
+        _spare_parsers.append((parser, fields))
+    found = _PLAIN_TARGET.fullmatch(target)
+    if found is not None:
         head.target = target
+        head.path, query = found.groups()
+        if query:
+            head.query = query[1:]
     else:
-        host = _other_form(head, target, host)
-    if host is None:
-        if minor:
-            raise BadRequest("no Host")
-        host = b""
-    head.authority = host
-    head.host = parse_host(host) if host else b""
-    if minor and not host:
-        raise BadRequest("empty Host")
-    path, _, head.query = head.target.partition(b"?")
-    head.path = normalise(path) if b"%" in path or b"//" in path or b"/." in path else path
-    if path == b"*":
-        head.path = b"/"
+        host = _unusual_target(head, target, host)
+    if host:
+        head.authority = host
+        head.host = parse_host(host)
     return head
 
 
-_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+def _unusual_target(head: RequestHead, target: bytes, host: bytes) -> bytes:
+    """Take in a target that is not simply `/path?query`; return the host that counts."""
+    if target.startswith(b"/") and _ORIGIN_FORM.fullmatch(target):
+        head.target = target
+    else:
+        host = _other_form(head, target, host)
+    path, _, head.query = head.target.partition(b"?")
+    head.path = normalise(path) if path != b"*" else b"/"
+    return host
+
+
+_Parser = tuple[HttpRequestParser, dict[bytes, bytes]]
+_spare_parsers: list[_Parser] = []
+"""At most one parser, between two messages, to be used again: making one costs as much as using it. (Rule zero: state in
+`core`.) It carries nothing over: only after a message without a body on a connection that goes on is it kept."""
+
+
+def _request_parser() -> _Parser:
+    fields: dict[bytes, bytes] = {}
+    return HttpRequestParser(_Sink(fields)), fields
+
+
+def _join_repeated(low: bytes, fields: dict[bytes, bytes]) -> None:
+    """Put all values of names that occur more than once into `fields`, NUL between them: no single value has one."""
+    seen: dict[bytes, list[bytes]] = {}
+    for line in low.split(b"\r\n")[1:-2]:
+        name, _, value = line.partition(b":")
+        seen.setdefault(name, []).append(value.strip(b" \t"))
+    for name, values in seen.items():
+        if len(values) > 1:
+            fields[name] = b"\0".join(values)
+
+
+def _read_fields(head: RequestHead, fields: dict[bytes, bytes]) -> bytes:
+    """Take in the fields that mean something to a proxy; return the Host value, empty when there is none."""
+    host, cuts = b"", []
+    for name in _SPECIAL_REQUEST.intersection(fields):
+        if name == b"host":
+            host = fields[name].rstrip(b" \t")
+        elif name == b"connection":
+            cuts.append(name)
+            value = fields[name]
+            if value != b"keep-alive" or not head.minor:
+                head.options = parse_options(value.replace(b"\0", b","))
+                head.plain = False
+        elif name == b"content-length":
+            head.content_length = _length(fields[name].rstrip(b" \t"))
+            head.plain = False
+        elif name != b"x-request-id" or not _take_request_id(head):
+            cuts.append(name)
+            if name in _FRAMING:
+                _read_framing(head, name, fields[name].rstrip(b" \t"))
+    if not host and (head.minor or b"host" in fields):
+        raise BadRequest("no Host, or an empty one")
+    if cuts:
+        head.cuts = _cut(head.low, head.line_end, cuts)
+    if not head.plain:
+        if head.chunked and b"content-length" in fields:
+            raise BadRequest("both Content-Length and Transfer-Encoding")
+        _apply_options(head)
+    return host
+
+
+def _cut(low: bytes, offset: int, names: Sequence[bytes]) -> Sequence[Span]:
+    """Return the spans of all lines called one of `names`, each with the CRLF before it."""
+    if len(names) == 1:
+        needle = b"\r\n" + names[0] + b":"
+        start = low.find(needle)
+        end = low.find(b"\r\n", start + 2)
+        if low.find(needle, end) < 0:
+            return ((start + offset, end + offset),)
+    pattern = _names_pattern(frozenset(names))
+    return [(found.start() + offset, found.end() + offset) for found in pattern.finditer(low)]
+
+
+@lru_cache(maxsize=256)
+def _names_pattern(names: frozenset[bytes]) -> re.Pattern[bytes]:
+    return re.compile(rb"\r\n(?:" + b"|".join(map(re.escape, sorted(names))) + rb"):[^\r]*")
+
+
+def _length(value: bytes) -> int:
+    if not _DIGITS.fullmatch(value):
+        raise BadRequest("invalid or repeated Content-Length")
+    return int(value)
+
+
+_FRAMING: Final = frozenset((b"transfer-encoding", b"upgrade", b"expect"))
+
+
+def _read_framing(head: RequestHead, name: bytes, value: bytes) -> None:
+    head.plain = False
+    if name == b"transfer-encoding":
+        _check_coding(value, head.minor)
+        head.chunked = True
+    elif name == b"upgrade":
+        head.upgrade = value.replace(b"\0", b",")
+    elif value != b"100-continue":
+        raise ExpectationFailed("only Expect: 100-continue is understood")
+    else:
+        head.expect_continue = head.minor == 1
+
+
+def _take_request_id(head: RequestHead) -> bool:
+    """Keep the client's X-Request-Id if it is the only one and fit to be logged; return whether it is kept."""
+    value = head.field(b"x-request-id") or b""
+    if head.request_id or not _REQUEST_ID.fullmatch(value):
+        head.request_id = b""
+        return False
+    head.request_id = value
+    return True
 
 
 def _reason(error: HttpParserError) -> str:
     return str(error).split("\n")[0][:100] or "malformed request"
 
 
-def _bad_version(version: bytes) -> ProxyError:
-    if re.fullmatch(rb"HTTP/[0-9]\.[0-9]", version):
-        return VersionNotSupported("only HTTP/1.0 and HTTP/1.1 are spoken here")
-    return BadRequest("invalid HTTP version")
+def _check_version(head: RequestHead, version: bytes) -> None:
+    if version == b"HTTP/1.0":
+        head.minor = 0
+        head.plain = head.verbatim = head.keep_alive = False
+    elif re.fullmatch(rb"HTTP/[0-9]\.[0-9]", version):
+        raise VersionNotSupported("only HTTP/1.0 and HTTP/1.1 are spoken here")
+    else:
+        raise BadRequest("invalid HTTP version")
 
 
-def _check_coding(value: bytes, minor: int, repeated: bool) -> None:
-    coding = value.rstrip(b" \t")
-    if coding != b"chunked" or repeated:
-        if coding.endswith(b"chunked") and not repeated and re.fullmatch(rb"[a-z-]+([ \t]*,[ \t]*[a-z-]+)*", coding):
+def _check_coding(coding: bytes, minor: int) -> None:
+    if coding != b"chunked":
+        if coding.endswith(b"chunked") and re.fullmatch(rb"[a-z-]+([ \t]*,[ \t]*[a-z-]+)*", coding):
             raise NotImplementedCoding("the only transfer coding understood is chunked")
         raise BadRequest("invalid Transfer-Encoding")
     if minor == 0:
@@ -316,27 +413,22 @@ def _apply_options(head: RequestHead) -> None:
         head.keep_alive = False
     elif b"keep-alive" in options:
         head.keep_alive = True
-    if head.upgrade and (b"upgrade" not in options or head.minor == 0):
-        head.upgrade = b""
-    nominated = options - _PROTECTED - _HOP_BY_HOP - _PERSISTENCE
+    if head.upgrade:
+        # h2c would let a client speak past us (RFC 9113 §3.1 has dropped it); what is not in Connection is no offer.
+        offers = [offer.strip(b" \t") for offer in head.upgrade.split(b",")]
+        allowed = b"upgrade" in options and head.minor == 1
+        head.upgrade = b", ".join(offer for offer in offers if offer and offer != b"h2c") if allowed else b""
+    nominated = options - _HARMLESS
     if nominated:
-        head.cuts = merge_cuts(head.cuts, _spans_of(head.low, nominated))
+        head.cuts = merge_cuts(head.cuts, _cut(head.low, head.line_end, sorted(nominated)))
 
 
-_PERSISTENCE: Final = frozenset((b"close", b"keep-alive"))
-
-
-def _spans_of(low: bytes, names: frozenset[bytes]) -> list[Span]:
-    pattern = rb"\r\n(?:" + b"|".join(map(re.escape, sorted(names))) + rb"):[^\r]*"
-    return [found.span() for found in re.finditer(pattern, low)]
-
-
-def merge_cuts(cuts: list[Span], more: list[Span]) -> list[Span]:
+def merge_cuts(cuts: Sequence[Span], more: Sequence[Span]) -> list[Span]:
     """Return both lists of spans as one, in order and each once."""
     return sorted({*cuts, *more})
 
 
-def _other_form(head: RequestHead, target: bytes, host: bytes | None) -> bytes | None:
+def _other_form(head: RequestHead, target: bytes, host: bytes) -> bytes:
     """Set the target of an absolute-form or asterisk-form request; return the host that counts (RFC 9112 §3.2)."""
     if target == b"*":
         if head.method != b"OPTIONS":
@@ -345,18 +437,18 @@ def _other_form(head: RequestHead, target: bytes, host: bytes | None) -> bytes |
         return host
     found = _ABSOLUTE_FORM.fullmatch(target)
     if found is None:
-        raise BadRequest("invalid target")
+        raise BadRequest("invalid target, or invalid characters in it")
     authority, rest = found[1], found[2]
-    if not authority or b"@" in authority or (host is None and head.minor):
+    if not authority or b"@" in authority or (not host and head.minor):
         raise BadRequest("invalid authority in the target or no Host")
     if rest.startswith(b"?") or not rest:
         rest = b"/" + rest
     if not _ORIGIN_FORM.fullmatch(rest):
         raise BadRequest("invalid characters in the target")
     head.target = rest
-    head.verbatim = False
+    head.plain = head.verbatim = False
     # RFC 9112 §3.2.2: the authority of the target replaces the Host field.
-    head.cuts = merge_cuts(head.cuts, _spans_of(head.low, frozenset((b"host",))))
+    head.cuts = merge_cuts(head.cuts, _cut(head.low, head.line_end, [b"host"]) if host else ())
     return authority.lower()
 
 
@@ -370,86 +462,91 @@ def check_partial(data: bytes) -> None:
 
 
 class ResponseHead:
-    """One response's head, checked."""
-
-    __slots__ = ("chunked", "close", "content_length", "cuts", "has_date", "line_end", "low", "minor", "raw", "status", "upgrade")
+    """One response's head, checked. No slots, as for `RequestHead`."""
 
     raw: bytes
     low: bytes
+    """`raw` in lower case, from the end of the status line on."""
     line_end: int
     status: int
-    minor: int
-    cuts: list[Span]
-    content_length: int
+    minor: int = 1
+    cuts: Sequence[Span] = ()
+    content_length: int = -1
     """-1: not given, the body ends with the connection unless `chunked` or bodiless."""
-    chunked: bool
-    close: bool
+    chunked: bool = False
+    close: bool = False
     """Whether the endpoint will close the connection after this response."""
-    has_date: bool
-    upgrade: bytes
+    has_date: bool = False
+    upgrade: bytes = b""
 
     def fields(self) -> list[Field]:
         """Return every field that may be forwarded, as (name, value)."""
         return _fields(self.raw, self.cuts)
 
 
-def parse_response(raw: bytes) -> ResponseHead:  # noqa: C901 - one pass, hot
+def parse_response(raw: bytes) -> ResponseHead:
     """Check a complete response head and return it. Raises UpstreamProtocolError."""
-    line = _STATUS_LINE.match(raw)
-    if line is None:
-        raise UpstreamProtocolError("invalid status line")
+    head = ResponseHead()
+    head.raw = raw
+    version, code = raw[:9], raw[9:12]
+    if version != b"HTTP/1.1 ":
+        if version != b"HTTP/1.0 ":
+            raise UpstreamProtocolError("invalid status line")
+        head.minor = 0
+        head.close = True
+    if not code.isdigit() or code[0] == 48 or raw[12] not in b" \r":
+        raise UpstreamProtocolError("invalid status code")
+    head.status = status = int(code)
+    head.line_end = line_end = raw.find(b"\r\n")
+    head.low = low = raw[line_end:].lower()
+    fields: dict[bytes, bytes] = {}
+    parser = HttpResponseParser(_Sink(fields))
     try:
-        HttpResponseParser(_SINK).feed_data(raw)
+        parser.feed_data(raw[:line_end])
+        parser.feed_data(low)
     except HttpParserUpgrade:
         pass
     except HttpParserError as error:
         raise UpstreamProtocolError(_reason(error)) from None
-    head = ResponseHead()
-    head.raw = raw
-    head.low = low = raw.lower()
-    head.line_end = line.end() - 2
-    head.status = int(line[2])
-    head.minor = 1 if line[1] == b"1" else 0
-    head.chunked = head.has_date = False
-    head.upgrade = b""
-    head.close = head.minor == 0
-    options = _NO_OPTIONS
-    cuts: list[Span] = []
-    length = -1
-    for found in _SPECIAL_RESPONSE.finditer(low, head.line_end):
-        name, value = found.groups()
+    if len(fields) != low.count(b"\n") - 2:
+        _join_repeated(low, fields)
+    cuts, options = [], _NO_OPTIONS
+    for name in _SPECIAL_RESPONSE.intersection(fields):
         if name == b"date":
             head.has_date = True
         elif name == b"content-length":
-            value = value.rstrip(b" \t")
-            if not _DIGITS.fullmatch(value) or length >= 0:
+            value = fields[name].rstrip(b" \t")
+            if not value.isdigit() or len(value) > 18:
                 raise UpstreamProtocolError("invalid or repeated Content-Length")
-            length = int(value)
+            head.content_length = int(value)
+            if status == 204:  # RFC 9110 §8.6: MUST NOT be sent
+                cuts.append(name)
         else:
-            cuts.append(found.span())
+            cuts.append(name)
             if name == b"connection":
-                options = _response_options(options, value)
+                if fields[name] != b"keep-alive" or head.close:
+                    options = _response_options(fields[name].replace(b"\0", b","))
             elif name == b"transfer-encoding":
-                if value.rstrip(b" \t") != b"chunked" or head.chunked or head.minor == 0:
+                if fields[name].rstrip(b" \t") != b"chunked" or head.minor == 0:
                     raise UpstreamProtocolError("a transfer coding other than chunked")
                 head.chunked = True
             elif name == b"upgrade":
-                head.upgrade = value.rstrip(b" \t")
-    if head.chunked and length >= 0:
+                head.upgrade = fields[name].rstrip(b" \t")
+    if cuts:
+        head.cuts = _cut(low, line_end, cuts)
+    if head.chunked and head.content_length >= 0:
         raise UpstreamProtocolError("both Content-Length and Transfer-Encoding")
-    head.content_length = length
     if options:
         head.close = b"close" in options or (head.minor == 0 and b"keep-alive" not in options)
-        nominated = options - _PROTECTED - _HOP_BY_HOP - _PERSISTENCE
+        nominated = options - _HARMLESS
         if nominated:
-            cuts = merge_cuts(cuts, _spans_of(low, nominated))
-    head.cuts = cuts
+            head.cuts = merge_cuts(head.cuts, _cut(low, line_end, sorted(nominated)))
     return head
 
 
-def _response_options(options: frozenset[bytes], value: bytes) -> frozenset[bytes]:
+def _response_options(value: bytes) -> frozenset[bytes]:
     try:
-        return options | parse_options(value)
+        return parse_options(value)
     except BadRequest as error:
         raise UpstreamProtocolError(error.detail) from None
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from json.encoder import encode_basestring_ascii  # type: ignore[attr-defined] # the C speed-up behind json.dumps
+from json.encoder import encode_basestring_ascii  # the C speed-up behind json.dumps
 from time import gmtime, strftime, time
 from typing import TYPE_CHECKING, Final
 
@@ -93,7 +93,7 @@ class AccessLog:
             *(_quoted(head.method), _quoted(head.host), _quoted(head.target), head.minor, exchange.status),
             *(quote(rule.route) if rule else "null", quote(rule.name) if rule else "null"),
             *(quote(backend.upstream) if backend else "null", backend.role if backend and charged else "none"),
-            *(exchange.reason, _quoted(exchange.endpoint) if exchange.endpoint else "null", exchange.attempts),
+            *(exchange.reason, _quoted(exchange.endpoint.name) if exchange.endpoint else "null", exchange.attempts),
             *(elapsed * 1000, exchange.bytes_in, exchange.bytes_out, quote(error.code) if error else "null"),
             _quoted(head.field(b"user-agent") or b""),
         )

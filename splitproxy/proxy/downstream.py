@@ -2,18 +2,22 @@
 
 import asyncio
 import re
+import socket
+import struct
 from typing import TYPE_CHECKING, Final, cast
 
 from splitproxy.core.http1 import check_partial, parse_request
 from splitproxy.errors import BadRequest, HeadTooLarge, ProxyError, RequestTimeout, TargetTooLong
 from splitproxy.proxy.answers import error_answer
 from splitproxy.proxy.exchange import Exchange
+from splitproxy.proxy.tunnel import Tunnel
 from splitproxy.proxy.upstream import WRITE_HIGH
 
 if TYPE_CHECKING:
     from splitproxy.proxy.service import Service
     from splitproxy.proxy.timers import Timed
 
+_RESET: Final = struct.pack("ii", 1, 0)
 _LINGER: Final = 2.0
 """Seconds that a client may go on sending after an early answer, so that a reset does not destroy that answer."""
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n){1,2}")
@@ -25,14 +29,14 @@ class Downstream(asyncio.Protocol):
 
     __slots__ = (
         *("address", "authority", "buffer", "closed", "deadline", "eof", "exchange", "forwarded", "lingering", "next_look"),
-        *("reading", "service", "slot", "transport"),
+        *("port", "reading", "service", "slot", "transport"),
     )
 
     transport: asyncio.Transport
 
     def __init__(self, service: "Service") -> None:
         self.service = service
-        self.exchange: Exchange | None = None
+        self.exchange: Exchange | Tunnel | None = None
         self.buffer = b""
         """Bytes of a head that is not complete, or of requests whose turn has not come."""
         self.address = b""
@@ -53,6 +57,8 @@ class Downstream(asyncio.Protocol):
         self.transport.set_write_buffer_limits(WRITE_HIGH)
         peer = transport.get_extra_info("peername")
         self.address = peer[0].encode() if peer else b"unknown"
+        own = transport.get_extra_info("sockname")
+        self.port = own[1] if own else 80
         service.connected(self)
         self.deadline = service.wheel.now + service.limits.header_timeout
         service.wheel.watch(self)
@@ -113,22 +119,24 @@ class Downstream(asyncio.Protocol):
             if found is not None:
                 data = data[found.end() :]
         limits = self.service.limits
-        end = data.find(b"\r\n\r\n")
+        end = data.find(b"\r\n\r\n") + 4
+        rest = b""
         try:
-            if end < 0:
+            if end < 4:
                 self._wait_for_more(data)
                 return
-            end += 4
             if end > limits.header_bytes:
                 raise self._too_large(data)
-            head = parse_request(data[:end] if end < len(data) else data, limits.header_count, limits.uri_bytes)
+            if end < len(data):
+                data, rest = data[:end], data[end:]
+            head = parse_request(data, limits.header_count, limits.uri_bytes)
         except ProxyError as error:
             self.buffer = data
             self.refuse(error)
             return
         self.buffer = b""
         self.exchange = exchange = Exchange(self, head)
-        exchange.begin(data[end:])
+        exchange.begin(rest)
 
     def _wait_for_more(self, data: bytes) -> None:
         service = self.service
@@ -162,14 +170,12 @@ class Downstream(asyncio.Protocol):
         if deadline < self.next_look:
             self.service.wheel.watch(self)
 
-    def forwarded_fields(self, authority: bytes) -> bytes:
-        """Return the X-Forwarded fields; nobody is trusted, so what came in them has been cut."""
-        if authority is not self.authority and authority != self.authority or not self.forwarded:
-            self.authority = authority
-            self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n" % self.address
-            if authority:
-                self.forwarded += b"X-Forwarded-Host: %b\r\n" % authority
-        return self.forwarded
+    def forward_for(self, authority: bytes) -> None:
+        """Compose the X-Forwarded fields for `authority`; nobody is trusted, so what came in them has been cut."""
+        self.authority = authority
+        self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n" % self.address
+        if authority:
+            self.forwarded += b"X-Forwarded-Host: %b\r\n" % authority
 
     def pause(self) -> None:
         """Stop reading from the client."""
@@ -214,6 +220,14 @@ class Downstream(asyncio.Protocol):
             self.exchange.keep_alive = False
         elif not self.buffer and not self.lingering:
             self.transport.close()
+
+    def reset(self) -> None:
+        """Cut the client off with a reset, so that it cannot take what it has for the whole answer."""
+        if not self.closed:
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()
 
     def linger(self) -> None:
         """Close, but read on for a moment what the client is still sending (RFC 9112 §9.6)."""

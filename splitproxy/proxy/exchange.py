@@ -1,30 +1,19 @@
 """The life of one request: match -> filter -> split -> (mirror) -> pick endpoint -> lease -> send -> relay -> finish.
 
-Everything here is a synchronous callback of the event loop. `finish` runs exactly once, whatever happened, and records
-one outcome; each attempt at an endpoint records one of its own.
+Everything here is a synchronous callback of the event loop. A request is finished exactly once, whatever happened, and
+has one outcome; each attempt at an endpoint has one of its own. Where a line looks laboured it is because it runs for
+every request: `docs/performance.md` says what was measured.
 """
 
-import socket
-import struct
-from bisect import bisect_left
-from collections.abc import Sequence
 from random import random
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from splitproxy.core import stats
-from splitproxy.core.headers import (
-    compose_request,
-    compose_response,
-    rebuild_request,
-    rebuild_response,
-    request_fields,
-    request_lines,
-)
-from splitproxy.core.http1 import IDEMPOTENT, ChunkedDecoder, Field, RequestHead, ResponseHead, chunk, last_chunk
+from splitproxy.core.headers import compose_request, compose_response, rebuild_response
+from splitproxy.core.http1 import IDEMPOTENT, Field, RequestHead, ResponseHead, chunk, last_chunk
 from splitproxy.errors import (
     BadRequest,
-    BodyTooLarge,
     ClientGone,
     InternalError,
     NoBackend,
@@ -39,37 +28,64 @@ from splitproxy.errors import (
     UpstreamTimeout,
 )
 from splitproxy.proxy.answers import answer, error_answer
-from splitproxy.proxy.mirror import Copy, start_copies
+from splitproxy.proxy.filtering import filter_request
 from splitproxy.proxy.tunnel import Tunnel
-from splitproxy.proxy.upstream import Connection
+from splitproxy.proxy.upload import Upload
+from splitproxy.proxy.upstream import HEAD, Connection
 
 if TYPE_CHECKING:
-    from splitproxy.core.routing import Rule
+    from splitproxy.core.filters import Redirect
+    from splitproxy.core.routing import Rule, Timeouts
     from splitproxy.core.splitting import Backend
     from splitproxy.proxy.downstream import Downstream
+    from splitproxy.proxy.pool import Endpoint
+    from splitproxy.proxy.series import Series
 
 REPLAY_BYTES: Final = 65_536
 """A request longer than this is not kept for a second try."""
-_SUCCESS, _SERVER_ERROR = stats.OUTCOMES.index("success"), stats.OUTCOMES.index("5xx")
-_CLIENT_GONE, _CANCELLED = stats.OUTCOMES.index("client_gone"), stats.OUTCOMES.index("cancelled")
-_OUTCOME_OF: Final = {name: index for index, name in enumerate(stats.OUTCOMES)}
-_REASON_CELL: Final = {reason: stats.REASON + index for index, reason in enumerate(stats.REASONS)}
-_RESET: Final = struct.pack("ii", 1, 0)
-_BOUNDS, _CODE_INDEX = stats.BOUNDS, stats.CODE_INDEX
-_REQUEST_BYTES, _RESPONSE_BYTES, _IN_FLIGHT = stats.REQUEST_BYTES, stats.RESPONSE_BYTES, stats.IN_FLIGHT
-_REQUEST_NS, _REQUEST_HISTOGRAM = stats.REQUEST_NS, stats.REQUEST_HISTOGRAM
-_ATTEMPT_NS, _ATTEMPT_HISTOGRAM, _OUTCOME = stats.ATTEMPT_NS, stats.ATTEMPT_HISTOGRAM, stats.OUTCOME
+NEVER: Final = 86_400.0
+"""Seconds that stand for a timeout that is off."""
+_OUTCOME: Final = {name: index for index, name in enumerate(stats.OUTCOMES)}
+_SUCCESS, _SERVER_ERROR = _OUTCOME["success"], _OUTCOME["5xx"]
+_REASON: Final = {reason: stats.REASON + index for index, reason in enumerate(stats.REASONS)}
+_CODE_CELL: Final = tuple(stats.CODE + index for index in stats.CODE_INDEX)
 
 
 class Exchange:
-    """One request and its answer."""
+    """One request and its answer. No slots, on purpose: most requests leave most of this at the class's defaults."""
 
-    __slots__ = (
-        *("_attempt_deadline", "_copies", "_decoder", "_left", "_lines", "_out", "_replayed", "_request_deadline"),
-        *("_waiting", "_early", "attempt_started", "attempts", "backend", "begun", "block", "bytes_in", "bytes_out"),
-        *("connection", "downstream", "endpoint", "error", "finished", "head", "method", "reason", "rechunk"),
-        *("request_id", "rule", "service", "started", "status", "timed", "timeouts", "upload_done", "keep_alive"),
-    )
+    rule: "Rule | None" = None
+    backend: "Backend | None" = None
+    series: "Series | None" = None
+    """Where its outcome is counted, once it is known which upstream it goes to."""
+    connection: Connection | None = None
+    endpoint: "Endpoint | None" = None
+    """Of the last attempt."""
+    upload: Upload | None = None
+    upload_done = True
+    timeouts: "Timeouts"
+    error: ProxyError | None = None
+    reason = ""
+    status = 0
+    attempts = 0
+    attempt_started = 0.0
+    """0: with the request, or so soon after that it makes no difference."""
+    begun = False
+    """Whether the head of the answer has been sent: then it is too late for another status."""
+    finished = False
+    timed = True
+    """Whether its duration says something about the upstream: not so for event streams and tunnels."""
+    bytes_out = 0
+    issued = b""
+    """The client id it was given, as a Set-Cookie line."""
+    _rechunk = False
+    _waiting = False
+    """For a connection."""
+    _replayed = False
+    _request_deadline = 0.0
+    _attempt_deadline = 0.0
+    _out: bytes
+    """The request as sent, while it may have to be sent again."""
 
     def __init__(self, downstream: "Downstream", head: RequestHead) -> None:
         self.started = perf_counter()
@@ -79,72 +95,58 @@ class Exchange:
         self.method = head.method
         self.request_id = head.request_id or service.request_id()
         self.keep_alive = head.keep_alive and not service.draining
-        self.rule: Rule | None = None
-        self.backend: Backend | None = None
-        self.block = service.unrouted
-        """Where its outcome is counted."""
-        self.reason = ""
-        self.status = 0
-        self.error: ProxyError | None = None
-        self.attempts = 0
-        self.connection: Connection | None = None
-        self.endpoint = b""
-        self.begun = False
-        """Whether the head of the answer has been sent: then it is too late for another status."""
-        self.finished = False
-        self.rechunk = False
-        self.timed = True
-        """Whether its duration says something about the upstream: not so for event streams."""
-        self.upload_done = True
-        self.bytes_in = len(head.raw)
-        self.bytes_out = 0
-        self._decoder: ChunkedDecoder | None = None
-        self._left = 0
-        self._early: list[bytes] = []
-        """Body bytes that came before there was a connection to send them on."""
-        self._waiting = False
-        self._replayed = False
-        self._copies: Sequence[Copy] = ()
-        self._lines = b""
-        self._request_deadline = self._attempt_deadline = 0.0
+
+    @property
+    def bytes_in(self) -> int:
+        """What has come from the client so far."""
+        return len(self.head.raw) + (0 if self.upload is None else self.upload.size)
 
     # --- match, filter, split, mirror ----------------------------------------------------------------------------------
     def begin(self, rest: bytes) -> None:
         """Route the request and send it; `rest` is what followed its head."""
-        head, service = self.head, self.service
-        cells = service.cells
-        cells[self.block + _IN_FLIGHT] += 1
+        head, service, downstream = self.head, self.service, self.downstream
         try:
-            rule = service.snapshot.table.match(head)
+            if not head.plain:
+                rest = self._begin_upload(rest)
+            if rest:
+                downstream.buffer = rest
+            self.rule = rule = service.snapshot.table.match(head)
             if rule is None:
                 raise NoRoute("no route matches this host, path and method")
-            self.rule = rule
-            self.timeouts = rule.timeouts
-            if head.chunked or head.content_length:
-                self._begin_upload(rest)
-            elif rest:
-                self.downstream.buffer = rest
+            self.timeouts = timeouts = rule.timeouts
+            if rule.redirect is not None:
+                self.redirect(rule.redirect)
+                return
             backend = rule.split.single
             if backend is None:
                 backend = self._split(rule)
             else:
                 self.reason = "match"
-            if backend.block < 0:
-                backend.block = service.region.block(backend.key)
-                backend.pool = service.upstream(backend.upstream)
             self.backend = backend
-            cells[self.block + _IN_FLIGHT] -= 1
-            self.block = block = backend.block
-            cells[block + _IN_FLIGHT] += 1
-            cells[block + _REASON_CELL[self.reason]] += 1
-            if self.timeouts.request:
-                self._request_deadline = service.loop.time() + self.timeouts.request
-            lines = request_lines(head, self.downstream.forwarded_fields(head.authority), self.request_id)
+            series = backend.series
+            if series is None:
+                backend.pool = service.upstream(backend.upstream)
+                series = backend.series = service.series(backend.key)
+            self.series = series
+            series.active += 1
+            if not series.changed:
+                service.note(series)
+            if timeouts.request:
+                self._request_deadline = service.loop.time() + timeouts.request
+            if head.authority != downstream.authority or not downstream.forwarded:
+                downstream.forward_for(head.authority)
             if rule.plain:
-                self._out = compose_request(head, lines, backend.pool.fallback_host)
-            elif self._filter(rule, backend, lines):
-                return
-            self._lease(False)
+                self._out = compose_request(head, downstream.forwarded, self.request_id, backend.pool.fallback_host)
+            else:
+                out = filter_request(self, rule, backend)
+                if out is None:
+                    return
+                self._out = out
+            connection = backend.pool.lease(self, downstream.address)
+            if connection is None:
+                self._wait()
+            else:
+                self._send(connection)
         except ProxyError as error:
             self.refuse(error)
         except Exception:
@@ -152,180 +154,117 @@ class Exchange:
             self.refuse(InternalError("a defect of the proxy; its log has the details"))
 
     def _split(self, rule: "Rule") -> "Backend":
-        split, service = rule.split, self.service
+        split = rule.split
         fresh = None
         if split.issue is not None and self.head.cookie(split.issue) is None:
-            fresh = service.mint()
+            fresh = self.service.mint()
         backend, self.reason = split.choose(self.head, self.downstream.address, random(), fresh)
         if backend is None:
             raise NoBackend(f"rule {rule.name!r} of route {rule.route!r} has no backendRef with a weight")
-        if fresh is not None and self.reason == "key":
-            self._lines = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax\r\n" % (split.issue, fresh)
+        if split.issue is not None and fresh is not None and self.reason == "key":
+            self.issued = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax\r\n" % (split.issue, fresh)
         return backend
 
-    def _filter(self, rule: "Rule", backend: "Backend", lines: bytes) -> bool:
-        """Apply the rule's filters, start mirrors; return True when a filter has answered."""
-        head = self.head
-        redirect = rule.redirect or backend.redirect
-        path, _, query = head.target.partition(b"?")
-        if redirect is not None:
-            self._redirect(redirect.status, redirect.location(b"http", head.host, self._port(), path, query))
-            return True
-        fields = request_fields(head, backend.pool.fallback_host)
-        target = _rewrite(rule.rewrite, head.target, fields)
-        if rule.request_modifier is not None:
-            rule.request_modifier.apply(fields)
-        if rule.mirrors:
-            mirrored = rebuild_request(head, target, fields, lines)
-            self._copies = start_copies(self, rule.mirrors, mirrored)
-            for copy in self._copies:
-                for data in self._early:
-                    copy.write(data)
-                if self.upload_done:
-                    copy.end()
-        if backend.rewrite is not None:
-            target = _rewrite(backend.rewrite, head.target, fields)
-        if backend.request_modifier is not None:
-            backend.request_modifier.apply(fields)
-        self._out = rebuild_request(head, target, fields, lines)
-        return False
-
-    def _port(self) -> int:
-        authority, host = self.head.authority, self.head.host
-        port = authority[len(host) + 1 :]
-        return int(port) if port.isdigit() else 80
-
-    def _redirect(self, status: int, location: bytes) -> None:
+    def redirect(self, redirect: "Redirect") -> None:
+        """Answer with a redirect; the port it may name is the listener's (Gateway API, HTTPRequestRedirectFilter)."""
+        path, _, query = self.head.target.partition(b"?")
+        location = redirect.location(b"http", self.head.host, self.downstream.port, path, query)
         self.keep_alive = self.keep_alive and self.upload_done
-        data = answer(status, b"Location: %b\r\n" % location, b"", self.service.date(), not self.keep_alive)
-        self._answer(status, data)
+        data = answer(redirect.status, b"Location: %b\r\n" % location, b"", self.service.date(), not self.keep_alive)
+        self._count_locally()
+        self._answer(redirect.status, data)
 
     # --- lease, send ---------------------------------------------------------------------------------------------------
-    def _lease(self, fresh: bool) -> None:
-        backend = self.backend
-        assert backend is not None
+    def _wait(self) -> None:
+        """There is no idle connection: one is being opened, or will become free."""
         self._waiting = True
-        connection = backend.pool.lease(self, random(), self.downstream.address, fresh)
-        if connection is not None:
-            self.on_connection(connection)
-        else:
-            if not self.upload_done:
-                self.downstream.pause()
-            self._expect_within(self.timeouts.response_head)
+        if not self.upload_done:
+            self.downstream.pause()
+        self._expect_within(self.timeouts.response_head)
 
     def on_connection(self, connection: Connection) -> None:
-        """Send on `connection`."""
+        """Send on the connection that was waited for."""
         if not self._waiting:  # the client left, or time ran out, while it was being opened
             connection.endpoint.active -= 1
-            connection.endpoint.release(connection)
+            connection.endpoint.upstream.released(connection.endpoint, connection)
             return
         self._waiting = False
-        self.connection = connection
-        self.endpoint = connection.endpoint.name
-        self.attempts += 1
         self.attempt_started = perf_counter()
+        self._send(connection)
+
+    def _send(self, connection: Connection) -> None:
+        self.connection = connection
+        self.endpoint = connection.endpoint
+        self.attempts += 1
         timeouts = self.timeouts
         if timeouts.backend_request:
             self._attempt_deadline = self.service.loop.time() + timeouts.backend_request
+        upload = self.upload
+        if upload is not None:
+            self._out += upload.take_waiting()
+        connection.user = self
+        connection.mode = HEAD
+        connection.transport.write(self._out)
         if self.upload_done:
-            if self._early:
-                self._out += b"".join(self._early)
-                self._early = []
-            connection.send(self, self._out)
             self._expect_within(timeouts.response_head)
         else:
-            connection.send(self, b"".join((self._out, *self._early)))
-            self._early = []
             self._out = b""
-            self._expect_within(self.service.limits.body_idle_timeout)
             self.downstream.resume()
+            self._expect_within(self.service.limits.body_idle_timeout)
 
     def _expect_within(self, seconds: float) -> None:
         """Have `on_deadline` called unless something happens within `seconds` (0: no limit)."""
-        deadline = self.service.wheel.now + (seconds or 86_400.0)
+        downstream = self.downstream
+        deadline = self.service.wheel.now + (seconds or NEVER)
         if self._request_deadline and self._request_deadline < deadline:
             deadline = self._request_deadline
         if self._attempt_deadline and self._attempt_deadline < deadline:
             deadline = self._attempt_deadline
-        downstream = self.downstream
         downstream.deadline = deadline
         if deadline < downstream.next_look:
             self.service.wheel.watch(downstream)
 
     # --- the request's body --------------------------------------------------------------------------------------------
-    def _begin_upload(self, rest: bytes) -> None:
-        head, limit = self.head, self.service.limits.body_bytes
-        if limit and head.content_length > limit:
-            self.upload_done = False
-            raise BodyTooLarge(f"the body is over {limit} bytes")
+    def _begin_upload(self, rest: bytes) -> bytes:
+        """Begin to take the body, if there is one; return what of `rest` follows it."""
+        head = self.head
+        if not head.chunked and not head.content_length:
+            return rest
         self.upload_done = False
-        if head.chunked:
-            self._decoder = ChunkedDecoder()
-        else:
-            self._left = head.content_length
+        self.upload = upload = Upload(head, self.service.limits.body_bytes)
         if rest:
-            self.on_client_data(rest)
+            data, rest = upload.feed(rest)
+            upload.waiting.append(data)
+            self.upload_done = upload.done
+        return rest
 
     def on_client_data(self, data: bytes) -> None:
         """Take bytes from the client: its body, or requests to come."""
-        if self.upload_done:
-            self._keep_for_later(data)
-        elif self._decoder is None:
-            left = self._left - len(data)
-            if left < 0:
-                self._keep_for_later(data[left:])
-                data = data[:left]
-            self._left = max(left, 0)
-            self._upload(data, left <= 0)
-        else:
-            self._decode(data)
+        downstream, upload = self.downstream, self.upload
+        if upload is not None and not self.upload_done:
+            try:
+                data, rest = upload.feed(data)
+            except ProxyError as error:
+                self.refuse(error)
+                return
+            self.upload_done = upload.done
+            connection = self.connection
+            if connection is None:
+                upload.waiting.append(data)
+                if not upload.done:
+                    downstream.pause()
+            else:
+                if data:
+                    connection.transport.write(data)
+                self._expect_within(self.timeouts.response_head if upload.done else self._body_patience())
+            data = rest
+        if data:
+            downstream.buffer += data
+            if len(downstream.buffer) > self.service.limits.header_bytes:
+                downstream.pause()
 
-    def _keep_for_later(self, data: bytes) -> None:
-        downstream = self.downstream
-        downstream.buffer += data
-        if len(downstream.buffer) > self.service.limits.header_bytes:
-            downstream.pause()
-
-    def _decode(self, data: bytes) -> None:
-        decoder = self._decoder
-        assert decoder is not None
-        try:
-            pieces, rest = decoder.feed(data)
-        except ValueError as error:
-            self._upload_failed(BadRequest(str(error)))
-            return
-        framed = chunk(pieces) if pieces else b""
-        if decoder.done:
-            framed += last_chunk(decoder.trailers)
-            if rest:
-                self._keep_for_later(rest)
-        if framed:
-            self._upload(framed, decoder.done)
-
-    def _upload(self, data: bytes, last: bool) -> None:
-        self.bytes_in += len(data)
-        limit = self.service.limits.body_bytes
-        if limit and self._decoder is not None and self.bytes_in - len(self.head.raw) > limit:
-            self._upload_failed(BodyTooLarge(f"the body is over {limit} bytes"))
-            return
-        self.upload_done = last
-        connection = self.connection
-        if connection is None:
-            self._early.append(data)
-            if self._waiting and not last:
-                self.downstream.pause()
-        else:
-            connection.write(data)
-            self._expect_within(self.timeouts.response_head if last else self.service.limits.body_idle_timeout)
-        for copy in self._copies:
-            copy.write(data)
-            if last:
-                copy.end()
-
-    def _upload_failed(self, error: ProxyError) -> None:
-        if self.rule is None or (self.connection is None and not self._waiting):
-            raise error  # still in `begin`
-        self.refuse(error)
+    def _body_patience(self) -> float:
+        return self.timeouts.stream_idle if self.begun else self.service.limits.body_idle_timeout
 
     def pause_upload(self) -> None:
         """Stop reading the body: the endpoint does not keep up."""
@@ -337,93 +276,111 @@ class Exchange:
         """Read the body again."""
         if not self.upload_done:
             self.downstream.resume()
-            self._expect_within(self.service.limits.body_idle_timeout)
+            self._expect_within(self._body_patience())
 
     # --- the answer ----------------------------------------------------------------------------------------------------
     def on_interim(self, head: ResponseHead) -> None:
         """Relay a 1xx response; 100 only to a client that asked for it (RFC 9110 §15.2)."""
-        if self.head.minor and not self.begun and (head.status != 100 or self.head.expect_continue):
+        if self.head.minor and (head.status != 100 or self.head.expect_continue):
             self.downstream.transport.write(compose_response(head, b""))
         self._expect_within(self.timeouts.response_head)
 
-    def on_response(self, head: ResponseHead, bodiless: bool) -> None:
-        """Relay the head of the answer."""
-        self.status = status = head.status
-        if status == 101:
+    def on_response(self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None) -> None:
+        """Relay the head of the answer, with what has come of its body, in one write."""
+        self.status = head.status
+        if head.status == 101:
             self._upgrade(head)
             return
-        lines = self._lines
-        client_minor = self.head.minor
-        if not bodiless and (head.chunked or head.content_length < 0):
-            if client_minor:
-                self.rechunk = True
-                lines += b"Transfer-Encoding: chunked\r\n"
-            else:
-                self.keep_alive = False
-            self.timed = b"text/event-stream" not in head.low
-        elif head.chunked and client_minor and status not in {204, 304}:  # the answer to HEAD
-            lines += b"Transfer-Encoding: chunked\r\n"
+        lines = self.issued
+        if head.content_length < 0:
+            lines += self._frame(head, pieces is not None)
         if not head.has_date:
             lines += self.service.date()
         if not self.keep_alive:
             lines += b"Connection: close\r\n"
-        elif not client_minor:
+        elif not self.head.minor:
             lines += b"Connection: keep-alive\r\n"
         rule, backend = self.rule, self.backend
         assert rule is not None
         assert backend is not None
-        if rule.plain:
+        if rule.plain or (rule.response_modifier is None and backend.response_modifier is None):
             data = compose_response(head, lines)
         else:
             fields = head.fields()
-            if rule.response_modifier is not None:
-                rule.response_modifier.apply(fields)
-            if backend.response_modifier is not None:
-                backend.response_modifier.apply(fields)
+            for modifier in (rule.response_modifier, backend.response_modifier):
+                if modifier is not None:
+                    modifier.apply(fields)
             data = rebuild_response(head, fields, lines)
+        if pieces:
+            data += chunk(pieces) if self._rechunk else pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self.begun = True
+        if trailers is None:
+            self.bytes_out += len(data)
+            self.downstream.transport.write(data)
+            self._expect_within(self.timeouts.stream_idle)
+            return
+        if self._rechunk:
+            data += last_chunk(trailers)
         self.bytes_out += len(data)
         self.downstream.transport.write(data)
-        if not bodiless:
-            self._expect_within(self.timeouts.stream_idle)
+        self._end()
+
+    def _frame(self, head: ResponseHead, body: bool) -> bytes:
+        """Decide how the client sees the end of a body without a length; return the field that says so."""
+        if not head.chunked and not body:
+            return b""
+        self.timed = head.low.find(b"\r\ncontent-type: text/event-stream") < 0
+        if not self.head.minor:
+            if body:
+                self.keep_alive = False
+            return b""
+        self._rechunk = body
+        return b"Transfer-Encoding: chunked\r\n" if head.status not in {204, 304} else b""
 
     def on_body(self, pieces: list[bytes]) -> None:
         """Relay bytes of the answer's body."""
-        data = chunk(pieces) if self.rechunk else pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        data = chunk(pieces) if self._rechunk else pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self.bytes_out += len(data)
         self.downstream.transport.write(data)
         self._expect_within(self.timeouts.stream_idle)
 
     def on_end(self, trailers: list[Field]) -> None:
         """Relay the end of the answer; the request is done."""
-        if self.rechunk:
+        if self._rechunk:
             data = last_chunk(trailers)
             self.bytes_out += len(data)
             self.downstream.transport.write(data)
-        self._end_attempt(_SERVER_ERROR if self.status >= 500 else _SUCCESS)
-        if not self.upload_done:  # an early answer: the rest of the body is of no use to anybody
-            self.keep_alive = False
-        self.finish()
+        self._end()
+
+    def _end(self) -> None:
+        """Count a complete answer and finish."""
+        elapsed = perf_counter() - self.started
+        series, connection = self.series, self.connection
+        assert series is not None
+        assert connection is not None
+        if self.timed and self.attempts == 1 and not self.attempt_started:
+            self.connection = None
+            connection.endpoint.active -= 1
+            size = len(self.head.raw) if self.upload is None else self.bytes_in
+            series.done.append((_CODE_CELL[self.status], elapsed, size, self.bytes_out, _REASON[self.reason]))
+            series.active -= 1
+            self._close(elapsed)
+        else:
+            self._end_attempt(_SERVER_ERROR if self.status >= 500 else _SUCCESS)
+            self.finish()
 
     def on_failure(self, error: UpstreamError) -> None:
         """Replay, refuse or abort: no complete answer will come from this attempt."""
         if self.connection is None:
             self._waiting = False  # no connection could be made; the pool has taken its count down
             self.attempts += 1
-            self.service.cells[self.block + _OUTCOME + _OUTCOME_OF[error.code]] += 1
+            if self.series is not None:
+                self.series.attempt(_OUTCOME[error.code], None)
         elif self._may_replay(error):
-            self._replayed = True
-            self.connection.endpoint.active -= 1
-            self.connection = None
-            self.attempts -= 1
-            self.service.cells[self.block + stats.REPLAYS] += 1
-            try:
-                self._lease(True)
-            except ProxyError as refusal:
-                self.refuse(refusal)
+            self._replay()
             return
         else:
-            self._end_attempt(_OUTCOME_OF[error.code])
+            self._end_attempt(_OUTCOME[error.code])
         self.refuse(error)
 
     def _may_replay(self, error: UpstreamError) -> bool:
@@ -440,6 +397,27 @@ class Exchange:
             and 0 < len(self._out) <= REPLAY_BYTES
         )
 
+    def _replay(self) -> None:
+        """Send the request once more, on a new connection (RFC 9112 §9.3.1)."""
+        connection, backend, series = self.connection, self.backend, self.series
+        assert connection is not None
+        assert backend is not None
+        assert series is not None
+        self._replayed = True
+        self.connection = None
+        self.attempts -= 1
+        connection.endpoint.active -= 1
+        series.add(stats.REPLAYS)
+        try:
+            fresh = backend.pool.lease(self, self.downstream.address, True)
+        except ProxyError as refusal:
+            self.refuse(refusal)
+            return
+        if fresh is None:
+            self._wait()
+        else:
+            self._send(fresh)
+
     def pause_download(self) -> None:
         """Stop reading the answer: the client does not keep up."""
         if self.connection is not None:
@@ -455,7 +433,7 @@ class Exchange:
     def _upgrade(self, head: ResponseHead) -> None:
         connection, offered = self.connection, self.head.upgrade
         assert connection is not None
-        if not offered or head.upgrade.lower() not in {word.strip() for word in offered.split(b",")}:
+        if not offered or head.upgrade not in {word.strip() for word in offered.split(b",")}:
             connection.abandon()
             self.on_failure(UpstreamProtocolError("101 to a protocol that was not asked for"))
             return
@@ -465,9 +443,8 @@ class Exchange:
         self.downstream.transport.write(data)
         Tunnel(self, connection, self.timeouts.tunnel_idle).open()
 
-    def close_tunnel(self, bytes_in: int, bytes_out: int) -> None:
+    def close_tunnel(self, bytes_out: int) -> None:
         """Take note that the tunnel this exchange became is over."""
-        self.bytes_in += bytes_in
         self.bytes_out += bytes_out
         self._end_attempt(_SUCCESS)
         self.keep_alive = False
@@ -478,8 +455,8 @@ class Exchange:
         """Take the client's half-close; return whether to keep its connection for the answer."""
         if self.upload_done:
             self.keep_alive = False
-            return True
-        self.refuse(BadRequest("the connection ended within the body"))
+        else:
+            self.refuse(BadRequest("the connection ended within the body"))
         return True
 
     def on_client_gone(self) -> None:
@@ -487,25 +464,25 @@ class Exchange:
         if not self.finished:
             self.error = ClientGone()
             self.status = 499
-            self._give_up(_CLIENT_GONE)
+            self._give_up(_OUTCOME["client_gone"])
             self.finish()
 
     def on_deadline(self, now: float) -> None:
         """Time ran out for what was waited for."""
         error: ProxyError
+        connection = self.connection
         if self._request_deadline and now >= self._request_deadline:
             error = RequestDeadline(f"no complete answer within {self.timeouts.request:g}s")
-        elif self.connection is None:
+        elif connection is None:
             error = QueueFull("no connection became free in time")
         elif self._attempt_deadline and now >= self._attempt_deadline:
             error = UpstreamTimeout(f"no complete answer within {self.timeouts.backend_request:g}s")
-        elif not self.upload_done and not self.connection.paused and not self.begun:
+        elif not self.upload_done and not connection.paused and not self.begun:
             error = RequestTimeout("the body did not arrive in time")
         else:
             error = UpstreamTimeout("the endpoint was silent for too long")
-        if isinstance(error, UpstreamTimeout) and self.connection is not None:
-            connection = self.connection
-            self._end_attempt(_OUTCOME_OF[error.code])
+        if connection is not None and isinstance(error, UpstreamTimeout):
+            self._end_attempt(_OUTCOME[error.code])
             connection.abandon()
         self.refuse(error)
 
@@ -525,33 +502,30 @@ class Exchange:
         if self.finished:
             return
         self.error = error
-        self._give_up(_CANCELLED)
-        downstream = self.downstream
+        self._give_up(_OUTCOME["cancelled"])
         if self.begun:
             self.keep_alive = False
-            if not downstream.closed:
-                reset(downstream)
+            self.downstream.reset()
             self.finish()
             return
         if error.closes or not self.upload_done:
             self.keep_alive = False
         if not isinstance(error, UpstreamError):
             self._count_locally()
-        data = error_answer(
-            error, self.request_id, self.service.date(), close=not self.keep_alive, bodiless=self.method == b"HEAD"
-        )
+        close, bodiless = not self.keep_alive, self.method == b"HEAD"
+        data = error_answer(error, self.request_id, self.service.date(), close=close, bodiless=bodiless)
         self._answer(error.status, data)
 
     def _count_locally(self) -> None:
         """Count the outcome as nobody's: what is ours is never charged to an upstream."""
-        cells = self.service.cells
-        cells[self.block + _IN_FLIGHT] -= 1
         rule = self.rule
-        if rule is None:
-            self.block = self.service.unrouted
-        else:
-            self.block = self.service.region.block((stats.SERIES, rule.route, rule.name, "", "none"))
-        cells[self.block + _IN_FLIGHT] += 1
+        if self.series is not None:
+            self.series.active -= 1
+            self.backend = None
+        key = stats.OVERFLOW_KEY if rule is None else (stats.SERIES, rule.route, rule.name, "", "none")
+        self.series = series = self.service.series(key)
+        series.active += 1
+        self.service.note(series)
 
     def _answer(self, status: int, data: bytes) -> None:
         self.status = status
@@ -563,50 +537,37 @@ class Exchange:
 
     # --- finish --------------------------------------------------------------------------------------------------------
     def _end_attempt(self, outcome: int) -> None:
-        connection = self.connection
+        """Count an attempt at once and let go of its connection."""
+        connection, series = self.connection, self.series
         assert connection is not None
+        assert series is not None
         self.connection = None
         connection.endpoint.active -= 1
-        cells, block = self.service.cells, self.block
-        cells[block + _OUTCOME + outcome] += 1
-        if self.timed and outcome < _CLIENT_GONE:
-            elapsed = perf_counter() - self.attempt_started
-            cells[block + _ATTEMPT_NS] += int(elapsed * 1e9)
-            cells[block + _ATTEMPT_HISTOGRAM + bisect_left(_BOUNDS, elapsed)] += 1
+        counts = self.timed and outcome < _OUTCOME["client_gone"]
+        elapsed = perf_counter() - (self.attempt_started or self.started)
+        series.attempt(outcome, elapsed if counts else None)
 
     def finish(self) -> None:
-        """Record the one outcome of this request and let the connection go on."""
-        self.finished = True
-        service = self.service
-        cells, block = service.cells, self.block
+        """Count the one outcome of this request at once, and go on."""
         elapsed = perf_counter() - self.started
-        cells[block + _CODE_INDEX[self.status]] += 1
-        cells[block + _REQUEST_BYTES] += self.bytes_in
-        cells[block + _RESPONSE_BYTES] += self.bytes_out
-        cells[block + _IN_FLIGHT] -= 1
-        if self.timed:
-            cells[block + _REQUEST_NS] += int(elapsed * 1e9)
-            cells[block + _REQUEST_HISTOGRAM + bisect_left(_BOUNDS, elapsed)] += 1
-        if self._copies and not self.upload_done:
-            for copy in self._copies:
-                copy.cut()
-        if service.access_log is not None:
-            service.access_log.write(self, elapsed)
+        if self.series is None:  # nothing was routed: the client left, or its body was refused at the door
+            self._count_locally()
+        series = self.series
+        assert series is not None
+        series.request(self.status, elapsed if self.timed else None, self.bytes_in, self.bytes_out)
+        if self.backend is not None:
+            series.add(_REASON[self.reason])
+        series.active -= 1
+        self._close(elapsed)
+
+    def _close(self, elapsed: float) -> None:
+        """Let the client's connection go on; runs once for every request."""
+        self.finished = True
+        if not self.upload_done:  # an early answer: the rest of the body is of no use to anybody
+            self.keep_alive = False
+            if self.upload is not None:
+                self.upload.cut_copies()
+        access_log = self.service.access_log
+        if access_log is not None:
+            access_log.write(self, elapsed)
         self.downstream.done(self.keep_alive)
-
-
-def _rewrite(rewrite: "Rewrite | None", target: bytes, fields: list[Field]) -> bytes:
-    if rewrite is None:
-        return target
-    if rewrite.hostname is not None:
-        fields[:] = [(b"Host", rewrite.hostname), *(field for field in fields if field[0].lower() != b"host")]
-    path, _, query = target.partition(b"?")
-    return rewrite.target(path, query)
-
-
-def reset(downstream: "Downstream") -> None:
-    """Cut the client off with a reset, so that it cannot take what it has for the whole answer."""
-    sock = downstream.transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    downstream.transport.abort()

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
     from splitproxy.core.routing import Mirror
     from splitproxy.proxy.exchange import Exchange
+    from splitproxy.proxy.series import Series
     from splitproxy.proxy.service import Service
     from splitproxy.proxy.timers import Timed
 
 _DROP = {reason: stats.DROP + index for index, reason in enumerate(stats.DROPS)}
-_OUTCOME_OF = {name: stats.OUTCOME + index for index, name in enumerate(stats.OUTCOMES)}
+_OUTCOME = {name: index for index, name in enumerate(stats.OUTCOMES)}
 
 
 def start_copies(exchange: "Exchange", mirrors: "Iterable[Mirror]", head: bytes) -> "list[Copy]":
@@ -33,12 +34,12 @@ def start_copies(exchange: "Exchange", mirrors: "Iterable[Mirror]", head: bytes)
         if mirror.percent < 100.0 and random() * 100.0 >= mirror.percent:
             continue
         service, backend = exchange.service, mirror.backend
-        if backend.block < 0:
-            backend.block = service.region.block(backend.key)
+        if backend.series is None:
             backend.pool = service.upstream(backend.upstream, mirrors=True)
-        reason = _refusal(exchange, mirror, service.cells[backend.block + stats.IN_FLIGHT])
+            backend.series = service.series(backend.key)
+        reason = _refusal(exchange, mirror, backend.series.active)
         if reason:
-            service.cells[backend.block + _DROP[reason]] += 1
+            backend.series.add(_DROP[reason])
             continue
         marked = b"%b%b: %b\r\n\r\n" % (head[:-2], MIRROR_MARK, backend.upstream.encode())
         copy = Copy(service, mirror, exchange.method, marked, exchange.downstream.address)
@@ -67,7 +68,7 @@ class Copy:
     """One mirrored request; a connection's user, like an exchange, but nobody waits for it."""
 
     __slots__ = (
-        *("_address", "_backlog", "_block", "_connection", "_over", "_size", "_started", "_waiting", "deadline", "method"),
+        *("_address", "_backlog", "_connection", "_over", "_series", "_size", "_started", "_waiting", "deadline", "method"),
         *("mirror", "next_look", "service", "slot", "status", "upload_done"),
     )
 
@@ -83,7 +84,7 @@ class Copy:
         self._address = address
         self._backlog = [head]
         self._size = 0
-        self._block = mirror.backend.block
+        self._series: Series = mirror.backend.series
         self._connection: Connection | None = None
         self._waiting = False
         self._over = False
@@ -91,12 +92,12 @@ class Copy:
 
     def start(self) -> bool:
         """Ask for a connection; return whether there is a copy to feed."""
-        cells = self.service.cells
-        cells[self._block + stats.IN_FLIGHT] += 1
+        self._series.active += 1
+        self.service.note(self._series)
         self.service.wheel.watch(self)
         self._waiting = True
         try:
-            connection = self.mirror.backend.pool.lease(self, random(), self._address)
+            connection = self.mirror.backend.pool.lease(self, self._address)
         except ProxyError:
             self._drop("no_endpoint")
             return False
@@ -132,7 +133,7 @@ class Copy:
         """Send what there is."""
         if not self._waiting:
             connection.endpoint.active -= 1
-            connection.endpoint.release(connection)
+            connection.endpoint.upstream.released(connection.endpoint, connection)
             return
         self._waiting = False
         self._connection = connection
@@ -143,20 +144,18 @@ class Copy:
     def on_interim(self, head: ResponseHead) -> None:
         """Ignore it."""
 
-    def on_response(self, head: ResponseHead, bodiless: bool) -> None:
+    def on_response(self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None) -> None:
         """Remember the status; the body is of no interest."""
         self.status = head.status
+        if trailers is not None:
+            self.on_end(trailers)
 
     def on_body(self, pieces: list[bytes]) -> None:
         """Ignore it."""
 
     def on_end(self, trailers: list[Field]) -> None:
         """Count the outcome."""
-        elapsed = perf_counter() - self._started
-        cells, block = self.service.cells, self._block
-        cells[block + stats.CODE + stats.CODE_INDEX[self.status]] += 1
-        cells[block + stats.ATTEMPT_NS] += int(elapsed * 1e9)
-        cells[block + stats.ATTEMPT_HISTOGRAM + stats.bucket(elapsed)] += 1
+        self._series.add(stats.CODE + stats.CODE_INDEX[self.status])
         self._finish("5xx" if self.status >= 500 else "success")
 
     def on_failure(self, error: UpstreamError) -> None:
@@ -193,7 +192,7 @@ class Copy:
 
     def _drop(self, reason: str) -> None:
         self._abandon()
-        self.service.cells[self._block + _DROP[reason]] += 1
+        self._series.add(_DROP[reason])
         self._finish("")
 
     def _finish(self, outcome: str) -> None:
@@ -201,10 +200,10 @@ class Copy:
         if self._over:
             return
         self._over = True
-        cells = self.service.cells
-        cells[self._block + stats.IN_FLIGHT] -= 1
+        self._series.active -= 1
         if outcome:
-            cells[self._block + _OUTCOME_OF[outcome]] += 1
+            answered = self.status > 0 or outcome == "upstream_timeout"
+            self._series.attempt(_OUTCOME[outcome], perf_counter() - self._started if answered else None)
         if self._connection is not None:
             self._connection.endpoint.active -= 1
             self._connection = None

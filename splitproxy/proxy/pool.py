@@ -7,35 +7,35 @@ Lists are last in, first out: the connection used last is the least likely to ha
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from random import random
 
 from splitproxy.core import stats
 from splitproxy.core.balancing import Balancer, make as make_balancer
 from splitproxy.core.snapshot import UpstreamPlan
 from splitproxy.errors import ConnectFailed, ConnectTimeout, NoEndpoint, QueueFull, UpstreamError
+from splitproxy.proxy.timers import Wheel
 from splitproxy.proxy.upstream import IDLE, Connection, User
 
-Address = tuple[str, int, int]
+Address = tuple[str, int, float]
 """(IP address, port, weight)."""
 
 
 class Endpoint:
     """One address of an upstream, with its idle connections."""
 
-    __slots__ = ("active", "block", "connects", "failures", "host", "idle", "name", "opened", "port", "requests", "upstream", "weight")
+    __slots__ = ("active", "block", "connects", "failures", "host", "idle", "name", "opened", "port", "requests", "upstream", "used", "weight")
 
-    def __init__(self, upstream: "Upstream", host: str, port: int, weight: int, block: int) -> None:
+    def __init__(self, upstream: "Upstream", host: str, port: int, weight: float, block: int) -> None:
         self.upstream = upstream
         self.host, self.port, self.weight = host, port, weight
         self.name = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}").encode()
         self.block = block
         """Where its cells begin in the worker's region."""
+        self.used = True
+        """Whether the plan in force still names it."""
         self.idle: list[Connection] = []
         self.active = self.opened = self.connects = self.failures = self.requests = 0
-
-    def release(self, connection: Connection) -> None:
-        """Take back a connection that may serve again."""
-        self.upstream.released(self, connection)
 
     def discard(self, connection: Connection) -> None:
         """Lend `connection` to nobody any more."""
@@ -54,18 +54,18 @@ class Upstream:
     """One upstream of the configuration: where its requests may go and how many at once."""
 
     def __init__(
-        self, plan: UpstreamPlan, region: stats.Region, loop: asyncio.AbstractEventLoop, *, mirrors: bool = False
+        self, plan: UpstreamPlan, region: stats.Region, loop: asyncio.AbstractEventLoop, wheel: Wheel, kind: str = ""
     ) -> None:
         self.plan = plan
+        self._wheel = wheel
         self.fallback_host = plan.name.encode()
         """Host for HTTP/1.0 requests that name none, as nginx does."""
-        self._kind = "mirror" if mirrors else ""
+        self._kind = kind
         self.endpoints: dict[Address, Endpoint] = {}
         self.waiting: deque[User] = deque()
         self.opened = 0
         """Connections open or being opened, to all endpoints."""
-        self.retired = False
-        self.now: Callable[[], float] = loop.time
+        self.max_idle = plan.max_idle
         self._balancer: Balancer[Endpoint] | None = None
         self._only: Endpoint | None = None
         self._region = region
@@ -76,40 +76,44 @@ class Upstream:
     def use(self, plan: UpstreamPlan, addresses: Iterable[Address]) -> None:
         """Serve `plan` with these endpoints from now on; connections to those that stay are kept."""
         self.plan = plan
+        self.max_idle = plan.max_idle
         before = self.endpoints
         self.endpoints = {
             address: before.get(address) or self._endpoint(*address) for address in dict.fromkeys(addresses)
         }
         for address, endpoint in before.items():
             if address not in self.endpoints:
+                endpoint.used = False
                 close_idle(endpoint)
-        chosen = list(self.endpoints.values())
+        for endpoint in self.endpoints.values():
+            endpoint.used = True
+        chosen = [endpoint for endpoint in self.endpoints.values() if endpoint.weight > 0]
         self._only = chosen[0] if len(chosen) == 1 else None
         self._balancer = make_balancer(plan.policy, chosen) if chosen else None
 
-    def _endpoint(self, host: str, port: int, weight: int) -> Endpoint:
+    def _endpoint(self, host: str, port: int, weight: float) -> Endpoint:
         name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         block = self._region.block((stats.ENDPOINT, self.plan.name, name, self._kind))
         return Endpoint(self, host, port, weight, block)
 
     def retire(self) -> None:
         """Close what is idle now and the rest when it is done: no snapshot names this upstream any more."""
-        self.retired = True
         for endpoint in self.endpoints.values():
+            endpoint.used = False
             close_idle(endpoint)
 
     # --- leasing -------------------------------------------------------------------------------------------------------
-    def lease(self, user: User, point: float, key: bytes, fresh: bool = False) -> Connection | None:
+    def lease(self, user: User, key: bytes, fresh: bool = False) -> Connection | None:
         """Return a connection for `user`, or None: then `user.on_connection` or `user.on_failure` follows.
 
-        `fresh`: none that was used before. The endpoint's `active` count is the caller's to take down again
-        (`connection.endpoint.active -= 1`). Raises NoEndpoint and QueueFull.
+        `key` identifies the client for the policy `hash`; `fresh`: none that was used before. The endpoint's `active`
+        count is the caller's to take down again (`connection.endpoint.active -= 1`). Raises NoEndpoint and QueueFull.
         """
         endpoint = self._only
         if endpoint is None:
             if self._balancer is None:
                 raise NoEndpoint(f"the upstream {self.plan.name!r} has no address")
-            endpoint = self._balancer.pick(point, key)
+            endpoint = self._balancer.pick(random(), key)
         if endpoint.idle and not fresh:
             endpoint.active += 1
             endpoint.requests += 1
@@ -138,14 +142,11 @@ class Upstream:
             endpoint.active += 1
             endpoint.requests += 1
             self._loop.call_soon(self._hand_over, connection, self.waiting.popleft())
-        elif self.retired or len(endpoint.idle) >= self.plan.max_idle or endpoint is not self._current(endpoint):
-            connection.transport.close()
-        else:
-            connection.idle_since = self.now()
+        elif endpoint.used and len(endpoint.idle) < self.max_idle:
+            connection.idle_since = self._wheel.now
             endpoint.idle.append(connection)
-
-    def _current(self, endpoint: Endpoint) -> Endpoint | None:
-        return self.endpoints.get((endpoint.host, endpoint.port, endpoint.weight))
+        else:
+            connection.transport.close()
 
     def closed(self) -> None:
         """Take note that one connection fewer is open; somebody may wait for its place."""

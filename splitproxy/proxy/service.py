@@ -12,6 +12,7 @@ from splitproxy.errors import ProxyError
 from splitproxy.proxy.access_log import AccessLog
 from splitproxy.proxy.pool import Address, Upstream
 from splitproxy.proxy.resolver import Resolver
+from splitproxy.proxy.series import Series
 from splitproxy.proxy.timers import RESOLUTION, Wheel
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ class Route:
 
     __slots__ = ("mirrors", "resolver", "traffic")
 
-    def __init__(self, plan: UpstreamPlan, region: stats.Region, loop: asyncio.AbstractEventLoop) -> None:
-        self.traffic = Upstream(plan, region, loop)
-        self.mirrors = Upstream(plan, region, loop, mirrors=True)
+    def __init__(self, plan: UpstreamPlan, service: "Service") -> None:
+        self.traffic = Upstream(plan, service.region, service.loop, service.wheel)
+        self.mirrors = Upstream(plan, service.region, service.loop, service.wheel, "mirror")
         self.resolver = Resolver(plan, self.use)
 
     def use(self, addresses: list[Address]) -> None:
@@ -68,7 +69,6 @@ class Service:
         self.region = region
         self.cells = region.cells
         self.cells[stats.GENERATION] = 0
-        self.unrouted = region.block(stats.OVERFLOW_KEY)
         self.wheel = Wheel(loop.time())
         self.access_log: AccessLog | None = None
         self.draining = False
@@ -78,7 +78,8 @@ class Service:
         """Set while no client is connected."""
         self.idle.set()
         self._routes: dict[str, Route] = {}
-        self._retired: list[Upstream] = []
+        self._series: dict[stats.Key, Series] = {}
+        self._changed: list[Series] = []
         self._prefix = os.urandom(6).hex().encode()
         self._serial = 0
         self._date = b""
@@ -99,7 +100,7 @@ class Service:
         for name, plan in snapshot.upstreams.items():
             route = self._routes.get(name)
             if route is None or route.resolver.plan != plan:
-                fresh[name] = Route(plan, self.region, self.loop)
+                fresh[name] = Route(plan, self)
         await asyncio.gather(*(route.resolver.start() for route in fresh.values()))
         return Prepared(snapshot, fresh, self._open_log(snapshot))
 
@@ -144,6 +145,28 @@ class Service:
         route = self._routes[name]
         return route.mirrors if mirrors else route.traffic
 
+    # --- signals -------------------------------------------------------------------------------------------------------
+    def series(self, key: stats.Key) -> Series:
+        """Return the signals of `key`: the same for every snapshot that knows it."""
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = Series(self.cells, self.region.block(key))
+        return series
+
+    def note(self, series: Series) -> None:
+        """Have `series` written at the next tick."""
+        if not series.changed:
+            series.changed = True
+            self._changed.append(series)
+
+    def _write_series(self) -> None:
+        changed, self._changed = self._changed, []
+        for series in changed:
+            if series.write():
+                self._changed.append(series)
+            else:
+                series.changed = False
+
     # --- connections ---------------------------------------------------------------------------------------------------
     def connected(self, downstream: "Downstream") -> None:
         """Count a client's connection."""
@@ -179,7 +202,7 @@ class Service:
 
     def record_refusal(self, downstream: "Downstream", error: ProxyError, request_id: bytes) -> None:
         """Count bytes that never became a request."""
-        self.cells[self.unrouted + stats.CODE_INDEX[error.status]] += 1
+        self.series(stats.OVERFLOW_KEY).add(stats.CODE + stats.CODE_INDEX[error.status])
         if self.access_log is not None:
             self.access_log.write_refusal(downstream.address, error, request_id)
 
@@ -196,6 +219,7 @@ class Service:
         self._due = now + RESOLUTION
         loop.call_at(self._due, self._tick)
         self._stamp()
+        self._write_series()
         cells[stats.CONNECTIONS] = len(self.connections)
         cells[stats.ACCEPTED] += self.accepted
         self.accepted = 0

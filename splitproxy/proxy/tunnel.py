@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Tunnel:
     """What an exchange becomes after 101: stands in its place on both connections."""
 
-    __slots__ = ("_bytes_in", "_bytes_out", "_client_ended", "_connection", "_endpoint_ended", "_exchange", "_idle", "keep_alive", "method", "upload_done")
+    __slots__ = ("_bytes_out", "_client_ended", "_connection", "_endpoint_ended", "_exchange", "_idle", "keep_alive", "method", "upload_done")
 
     def __init__(self, exchange: "Exchange", connection: Connection, idle: float) -> None:
         self.method = exchange.method
@@ -22,7 +22,7 @@ class Tunnel:
         self._exchange = exchange
         self._connection = connection
         self._idle = idle
-        self._bytes_in = self._bytes_out = 0
+        self._bytes_out = 0
         self._client_ended = self._endpoint_ended = False
 
     def open(self) -> None:
@@ -39,7 +39,6 @@ class Tunnel:
     # --- the client's side ---------------------------------------------------------------------------------------------
     def on_client_data(self, data: bytes) -> None:
         """Relay to the endpoint."""
-        self._bytes_in += len(data)
         if not self._endpoint_ended or not self._connection.transport.is_closing():
             self._connection.write(data)
         self._touch()
@@ -103,7 +102,7 @@ class Tunnel:
     def on_interim(self, head: ResponseHead) -> None:
         """Never happens after 101."""
 
-    def on_response(self, head: ResponseHead, bodiless: bool) -> None:
+    def on_response(self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None) -> None:
         """Never happens after 101."""
 
     def on_body(self, pieces: list[bytes]) -> None:
@@ -128,6 +127,6 @@ class Tunnel:
         connection.user = None
         if not connection.transport.is_closing():
             connection.transport.close()
-        exchange.close_tunnel(self._bytes_in, self._bytes_out)
+        exchange.close_tunnel(self._bytes_out)
         if not downstream.closed:
             downstream.transport.close()

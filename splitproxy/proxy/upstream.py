@@ -16,6 +16,8 @@ MAX_INTERIM: Final = 16
 WRITE_HIGH: Final = 262_144
 """Bytes waiting to be sent at which the other side is no longer read from."""
 
+_SPECIAL: Final = frozenset((101, 204, 304))
+"""Statuses whose responses have no body, whatever their fields say."""
 IDLE, HEAD, LENGTH, CHUNKED, UNTIL_EOF, TUNNEL, CLOSED = range(7)
 
 
@@ -31,8 +33,12 @@ class User(Protocol):
     def on_interim(self, head: ResponseHead) -> None:
         """Take a 1xx response."""
 
-    def on_response(self, head: ResponseHead, bodiless: bool) -> None:
-        """Take the final head; the body follows unless `bodiless`."""
+    def on_response(self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None) -> None:
+        """Take the final head and what has come of the body; all in one, so that it can be sent on in one.
+
+        `pieces` is None when there is no body by its nature (HEAD, 204, 304). When `trailers` is not None the response
+        is complete, and the connection is no longer the user's; else `on_body` and `on_end` follow.
+        """
 
     def on_body(self, pieces: list[bytes]) -> None:
         """Take the next bytes of the body."""
@@ -145,8 +151,8 @@ class Connection(asyncio.Protocol):
         """Take the endpoint's end of stream: the regular end of a body that has no length."""
         user = self.user
         if user is not None and self.mode == UNTIL_EOF:
-            self._keep = False
-            self._complete(user, [])
+            self._complete()
+            user.on_end([])
         elif user is not None and self.mode == TUNNEL:
             user.on_tunnel_end()
             return True
@@ -201,31 +207,53 @@ class Connection(asyncio.Protocol):
         if status < 200 and status != 101:
             self._read_interim(user, head, rest)
             return
-        self._keep = not head.close and user.upload_done
+        self._keep = not head.close
+        if head.content_length == len(rest) and status not in _SPECIAL and user.method != b"HEAD":
+            self._complete()
+            user.on_response(head, [rest] if rest else [], [])
+        else:
+            self._begin_body(user, head, rest)
+
+    def _begin_body(self, user: User, head: ResponseHead, rest: bytes) -> None:
+        """Find out how the body ends (RFC 9112 §6.3) and take what has come of it."""
+        status = head.status
         if status == 101:
             self.mode = TUNNEL
-            user.on_response(head, True)
-            if rest and self.user is user:
-                user.on_tunnel(rest)
-        elif status in {204, 304} or user.method == b"HEAD":
-            self._end_bodiless(user, head, rest)
+            user.on_response(head, None, None)
+            if rest and self.user is not None:  # by now the tunnel, not the exchange
+                self.user.on_tunnel(rest)
+        elif status in _SPECIAL or user.method == b"HEAD":
+            self._keep = self._keep and not rest
+            self._complete()
+            user.on_response(head, None, [])
         elif head.chunked:
-            self.mode, self._decoder = CHUNKED, ChunkedDecoder()
-            user.on_response(head, False)
-            if self.user is user and rest:
-                self._read_chunked(user, rest)
-        elif head.content_length > 0:
-            self.mode, self._left = LENGTH, head.content_length
-            user.on_response(head, False)
-            if self.user is user and rest:
-                self._read_length(user, rest)
-        elif head.content_length == 0:
-            self._end_bodiless(user, head, rest)
+            self._begin_chunked(user, head, rest)
+        elif head.content_length >= 0:
+            if head.content_length < len(rest):  # bytes that no response accounts for: never reuse such a connection
+                self._keep = False
+                self._complete()
+                user.on_response(head, [rest[: head.content_length]], [])
+            else:
+                self.mode, self._left = LENGTH, head.content_length - len(rest)
+                user.on_response(head, [rest] if rest else [], None)
         else:
             self.mode, self._keep = UNTIL_EOF, False
-            user.on_response(head, False)
-            if self.user is user and rest:
-                user.on_body([rest])
+            user.on_response(head, [rest] if rest else [], None)
+
+    def _begin_chunked(self, user: User, head: ResponseHead, rest: bytes) -> None:
+        self.mode = CHUNKED
+        self._decoder = decoder = ChunkedDecoder()
+        try:
+            pieces, rest = decoder.feed(rest)
+        except ValueError as error:
+            self._fail(user, str(error))
+            return
+        if decoder.done:
+            self._keep = self._keep and not rest
+            self._complete()
+            user.on_response(head, pieces, decoder.trailers)
+        else:
+            user.on_response(head, pieces, None)
 
     def _read_interim(self, user: User, head: ResponseHead, rest: bytes) -> None:
         self._interim += 1
@@ -236,23 +264,15 @@ class Connection(asyncio.Protocol):
         if rest and self.user is user:
             self._read_head(user, rest)
 
-    def _end_bodiless(self, user: User, head: ResponseHead, rest: bytes) -> None:
-        self._keep = self._keep and not rest
-        user.on_response(head, True)
-        if self.user is user:
-            self._complete(user, [])
-
     def _read_length(self, user: User, data: bytes) -> None:
+        """Take the end of a body of known length."""
         left = self._left - len(data)
-        if left < 0:  # bytes that no response accounts for: never reuse such a connection
+        if left < 0:
             self._keep = False
             data = data[:left]
+        self._complete()
         user.on_body([data])
-        if self.user is user:
-            if left > 0:
-                self._left = left
-            else:
-                self._complete(user, [])
+        user.on_end([])
 
     def _read_chunked(self, user: User, data: bytes) -> None:
         decoder = self._decoder
@@ -262,28 +282,27 @@ class Connection(asyncio.Protocol):
         except ValueError as error:
             self._fail(user, str(error))
             return
+        if decoder.done:
+            self._keep = self._keep and not rest
+            self._complete()
         if pieces:
             user.on_body(pieces)
-        if decoder.done and self.user is user:
-            self._keep = self._keep and not rest
-            self._decoder = None
-            self._complete(user, decoder.trailers)
+        if decoder.done:
+            user.on_end(decoder.trailers)
 
-    def _complete(self, user: User, trailers: list[Field]) -> None:
+    def _complete(self) -> None:
         """The response is whole: give the connection back first, so that the next request finds it."""
+        user = self.user
+        assert user is not None
         self.user = None
         self.mode = IDLE
         self._interim = 0
+        self._decoder = None
         self.reused = True
         if self._keep and user.upload_done and not self.paused:
-            self.endpoint.release(self)
-        else:
-            self.abort_politely()
-        user.on_end(trailers)
-
-    def abort_politely(self) -> None:
-        """Close after what is written has been sent."""
-        self.transport.close()
+            self.endpoint.upstream.released(self.endpoint, self)
+        else:  # with the request's body still on its way, or a response that was the last one
+            self.transport.close()
 
     def _fail(self, user: User, detail: str) -> None:
         self.abandon()

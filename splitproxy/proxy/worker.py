@@ -30,6 +30,7 @@ class Worker:
         self.service = service
         self.slot = slot
         self.ended = asyncio.Event()
+        self.failed = False
         self._loop = service.loop
         self._supervisor = supervisor
         self._control: Channel | None = None
@@ -76,8 +77,12 @@ class Worker:
             message, fds = await self._queue.get()
             match message["type"]:
                 case "snapshot":
-                    prepared = await self.service.prepare(await self._load(fds[0]))
-                    self.service.commit(prepared)
+                    try:
+                        self.service.commit(await self.service.prepare(await self._load(fds[0])))
+                    except Exception:
+                        log.exception("cannot serve the snapshot in force")
+                        self.failed = True
+                        self.ended.set()
                 case "listener":
                     await self._listen(message["address"], socket.socket(fileno=fds[0]))
                 case "release":
@@ -89,6 +94,8 @@ class Worker:
                         self.service.access_log.reopen()
                 case "drain":
                     self._spawn(self._drain())
+                case unknown:
+                    log.error("the supervisor sent a message of unknown type %r", unknown)
 
     async def _listen(self, address: str, sock: socket.socket) -> None:
         server = await self._loop.create_server(lambda: Downstream(self.service), sock=sock, backlog=4096)
@@ -141,6 +148,8 @@ class Worker:
                 self._spawn(self._commit(generation))
             case "forget":
                 self._spawn(self._forget(generation))
+            case unknown:
+                log.error("control sent a message of unknown type %r", unknown)
 
     async def _prepare(self, generation: int, fd: int) -> Prepared | None:
         try:
@@ -173,8 +182,13 @@ class Worker:
             loader = Loader(os.pread(fd, os.fstat(fd).st_size, 0))
         finally:
             os.close(fd)
-        for _ in loader:
-            await asyncio.sleep(0)
+        gc.disable()  # a full collection would look through all that is being built, again and again
+        try:
+            for _ in loader:
+                await asyncio.sleep(0)
+        finally:
+            gc.enable()
+        assert loader.snapshot is not None
         return loader.snapshot
 
 
@@ -184,8 +198,8 @@ def main() -> int:
     for name in ("--channel", "--stats", "--slot"):
         parser.add_argument(name, type=int, required=True)
     options = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all: the supervisor decides
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to the whole group: the supervisor decides
+        signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
@@ -193,11 +207,10 @@ def main() -> int:
     # Young objects die by reference count; what survives is mostly the snapshot. Look for cycles rarely.
     gc.set_threshold(50_000, 50, 1_000)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(options.channel, options.stats, options.slot))
-    return 0
+        return runner.run(_serve(options.channel, options.stats, options.slot))
 
 
-async def _serve(channel: int, stats_fd: int, slot: int) -> None:
+async def _serve(channel: int, stats_fd: int, slot: int) -> int:
     mapping = mmap.mmap(stats_fd, stats.REGION_BYTES, offset=slot * stats.REGION_BYTES)
     region = stats.Region(memoryview(mapping).cast("Q"))
     region.cells[stats.PID] = os.getpid()
@@ -206,6 +219,7 @@ async def _serve(channel: int, stats_fd: int, slot: int) -> None:
     await worker.ended.wait()
     if worker.service.access_log is not None:
         worker.service.access_log.close()
+    return 1 if worker.failed else 0
 
 
 if __name__ == "__main__":

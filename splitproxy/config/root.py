@@ -1,0 +1,28 @@
+"""The whole configuration, composed of every part's spec."""
+
+from splitproxy.config.fields import Items
+from splitproxy.config.routes import Route
+from splitproxy.config.serving import AccessLog, Admin, Limits, Listener, Probes, Workers
+from splitproxy.config.spec import Spec
+from splitproxy.config.upstreams import Upstream
+
+
+class Config(Spec):
+    """A splitproxy configuration."""
+
+    listeners: Items[Listener] = ()
+    """Where requests come in; at least one."""
+    admin: Admin = Admin()
+    """The admin API."""
+    probes: Probes | None = None
+    """A read-only listener for probes and metrics; none when left out."""
+    workers: Workers = 1
+    """Processes that carry traffic; `auto` is one for each core."""
+    access_log: AccessLog | None = None
+    """Where and how requests are logged; nowhere when left out."""
+    limits: Limits = Limits()
+    """What one client's request may cost."""
+    upstreams: Items[Upstream] = ()
+    """The versions of services that requests can go to."""
+    routes: Items[Route] = ()
+    """Which requests go where."""

@@ -1,0 +1,86 @@
+"""Where the admin API and the probes listen; both may move by a reload, the new place bound before the old is left."""
+
+import ipaddress
+import socket
+from typing import Final
+
+from aiohttp import web
+
+from splitproxy.errors import SplitProxyError
+from splitproxy.listening import in_words, resolve
+
+_BACKLOG: Final = 128
+
+
+class SiteError(SplitProxyError):
+    """An address of ours could not be bound; `args[0]` maps it to the reason."""
+
+
+class Sites:
+    """The sites of one application: the one in force, and the one of a change under way."""
+
+    def __init__(self, application: web.Application) -> None:
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        self._site: web.SockSite | None = None
+        self._next: web.SockSite | None = None
+        self.asked: str | None = None
+        """The address in force, as the configuration has it."""
+        self.bound = ""
+        """The same with the port that a port of 0 became."""
+
+    async def open(self, address: str | None) -> None:
+        """Listen at `address` too. Raises SiteError."""
+        if self._runner.server is None:
+            await self._runner.setup()
+        if address is None or address == self.asked:
+            return
+        try:
+            sock = _bind(address)
+        except OSError as error:
+            raise SiteError({address: in_words(error)}) from None
+        self._next = web.SockSite(self._runner, sock, backlog=_BACKLOG)
+        await self._next.start()
+        host, port = sock.getsockname()[:2]
+        self._next_bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def keep(self, address: str | None) -> None:
+        """Listen at `address` alone, which `open` was called with. Requests under way are finished."""
+        if address == self.asked:
+            return
+        if self._site:
+            await self._site.stop()
+        self._site, self._next, self.asked = self._next, None, address
+        self.bound = self._next_bound if address else ""
+
+    async def forget(self) -> None:
+        """Take `open` back."""
+        if self._next:
+            await self._next.stop()
+            self._next = None
+
+    async def close(self) -> None:
+        """End everything."""
+        await self._runner.cleanup()
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether `host`, a name or an address without brackets, is this machine to itself."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bind(address: str) -> socket.socket:
+    family, where = resolve(address)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(where)
+        sock.listen(_BACKLOG)  # here, not later in the event loop: this is where a taken port shows
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,199 @@
+"""Which upstream of a rule a request goes to: override, then key, then chance.
+
+The hash of a key is BLAKE2b with an 8-byte digest over `salt`, a zero byte and the key, read as a big-endian number h;
+the salt is `route/rule`. Of two upstreams the canary owns the segment [0, share) of h / 2^64 and the primary the rest,
+so a share that grows moves clients to the canary and never one back. Of more than two, each upstream continues the hash
+with a zero byte and its name (its n-th entry in the rule, n > 1, with `name#n`), giving u; the least -ln(u) / weight
+wins, so a change of one weight moves only clients from or to that upstream.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from itertools import accumulate
+from math import log
+from typing import Any, Final
+
+from splitproxy.core.filters import NO_FILTERS, Filters, HeaderModifier, Plain, Redirect, Rewrite, compile_filters
+from splitproxy.core.matching import RequestView
+from splitproxy.core.stats import SERIES, Key
+
+UNITS: Final = 100
+"""Weights have two decimals: they are counted in hundredths, hence exactly."""
+_RANGE: Final = 1 << 64
+_LOG_RANGE: Final = log(_RANGE)
+
+
+class Backend:
+    """One upstream's place in a rule: its weight, its filters, and where its signals are counted."""
+
+    __slots__ = (
+        *("key", "pool", "redirect", "request_modifier", "response_modifier", "rewrite", "role", "series", "units"),
+        *("upstream",),
+    )
+
+    upstream: str
+    units: int
+    """Weight in hundredths."""
+    role: str
+    """primary | canary | mirror."""
+    key: Key
+    request_modifier: HeaderModifier | None
+    response_modifier: HeaderModifier | None
+    rewrite: Rewrite | None
+    redirect: Redirect | None
+    series: Any
+    """Leaf, filled by the worker when first used: where its signals are counted; None before."""
+    pool: Any
+    """Leaf, filled by the worker: what its connections come from; None before."""
+
+    def __init__(
+        self, series: tuple[str, str], upstream: str, role: str, units: int, filters: Filters = NO_FILTERS
+    ) -> None:
+        self.upstream, self.units, self.role = upstream, units, role
+        self.key = (SERIES, *series, upstream, role)
+        self.request_modifier, self.response_modifier, self.rewrite, self.redirect, _ = filters
+        self.series = None
+        self.pool = None
+
+    def __repr__(self) -> str:
+        return f"<Backend {'/'.join(self.key[1:])} weight={self.weight:g}>"
+
+    @property
+    def weight(self) -> float:
+        """The weight as configured."""
+        return self.units / UNITS
+
+
+Choice = tuple[Backend | None, str]
+"""The backend chosen (None: the rule has no usable weight) and the reason, one of `stats.REASONS`."""
+Reader = Callable[[RequestView, bytes], bytes | None]
+"""Takes a value out of a request; the second argument is the client's address."""
+_NOBODY: Final[Choice] = (None, "match")
+
+
+class Split:
+    """The backends of a rule and how requests are divided among them."""
+
+    __slots__ = (
+        *("_bounds", "_fixed", "_hasher", "_key", "_limit", "_ordered", "_overrides", "_rendezvous"),
+        *("backends", "issue", "single"),
+    )
+
+    backends: tuple[Backend, ...]
+    """In the order of the file, those without weight included."""
+    single: Backend | None
+    """The only backend `choose` could return, with no cookie to issue: then there is no need to call it."""
+    issue: bytes | None
+    """Name of the cookie to give to a client that comes without it; its new value is `fresh` in `choose`."""
+
+    def __init__(
+        self,
+        backends: tuple[Backend, ...],
+        salt: bytes,
+        key: Reader | None = None,
+        issue: bytes | None = None,
+        overrides: tuple[tuple[Reader, bytes, Backend], ...] = (),
+    ) -> None:
+        self.backends, self.issue, self._key = backends, issue, key
+        self._overrides = overrides
+        usable = [backend for backend in backends if backend.units]
+        self._fixed = None if len(usable) > 1 else (usable[0], "match") if usable else _NOBODY
+        self.single = usable[0] if len(usable) == 1 and not overrides and issue is None else None
+        # Of two backends the one that is not the primary has the first segment.
+        self._ordered = backends[::-1] if len(backends) == 2 and backends[0].role == "primary" else backends
+        total = sum(backend.units for backend in backends)
+        self._bounds = tuple(bound / total for bound in accumulate(b.units for b in self._ordered)) if total else ()
+        self._hasher = blake2b(salt + b"\0", digest_size=8) if key is not None else None
+        # h * total < units * 2^64 as one comparison, exact: rounded up.
+        self._limit = -(-self._ordered[0].units * _RANGE // total) if total else 0
+        self._rendezvous = () if len(backends) == 2 else tuple(_contenders(backends))
+
+    def choose(self, request: RequestView, address: bytes, point: float, fresh: bytes | None = None) -> Choice:
+        """Return where this request goes, and why.
+
+        `address` is the client's, `point` random in [0, 1), `fresh` the id just made for a client without the cookie.
+        """
+        for read, value, backend in self._overrides:
+            if read(request, address) == value:
+                return backend, "override"
+        if self._fixed is not None:
+            return self._fixed
+        if self._key is not None:
+            key = self._key(request, address) or fresh
+            if key:
+                return self._by_hash(key), "key"
+        return self._ordered[bisect_right(self._bounds, point)], "random"
+
+    def _by_hash(self, key: bytes) -> Backend:
+        assert self._hasher is not None
+        hasher = self._hasher.copy()
+        hasher.update(key)
+        if not self._rendezvous:
+            return self._ordered[0 if int.from_bytes(hasher.digest(), "big") < self._limit else 1]
+        best, least = self._ordered[0], float("inf")
+        for label, backend in self._rendezvous:
+            own = hasher.copy()
+            own.update(label)
+            number = int.from_bytes(own.digest(), "big") + 1
+            score = (_LOG_RANGE - log(number)) / backend.units  # -ln(u) / weight with u in (0, 1]
+            if score < least:
+                best, least = backend, score
+        return best
+
+    def shares(self) -> list[tuple[Backend, float]]:
+        """Return each backend's configured share in percent."""
+        total = sum(backend.units for backend in self.backends)
+        return [(backend, 100.0 * backend.units / total if total else 0.0) for backend in self.backends]
+
+
+def _contenders(backends: tuple[Backend, ...]) -> Iterator[tuple[bytes, Backend]]:
+    """Yield each backend that has a weight, with what its hash goes on with."""
+    seen: dict[str, int] = {}
+    for backend in backends:
+        count = seen[backend.upstream] = seen.get(backend.upstream, 0) + 1
+        if backend.units:
+            name = backend.upstream if count == 1 else f"{backend.upstream}#{count}"
+            yield b"\0" + name.encode(), backend
+
+
+def compile_split(series: tuple[str, str], plain: Plain, prefix: str) -> Split:
+    """Compile `backendRefs` and `split` of the plain rule `plain`; `series` is (route, rule)."""
+    backends: list[Backend] = []
+    role = "primary"
+    for ref in plain["backendRefs"]:
+        units = round(ref["weight"] * UNITS)
+        own_role = role if units else "canary"
+        if units:
+            role = "canary"
+        backends.append(Backend(series, ref["name"], own_role, units, compile_filters(ref["filters"], prefix)))
+    split = plain["split"]
+    key = split["key"]
+    by_name = {backend.upstream: backend for backend in reversed(backends)}
+    overrides = []
+    for item in split["overrides"]:
+        name = item["upstream"]
+        if name not in by_name:  # reached by the override alone, never by weight
+            by_name[name] = Backend(series, name, "canary", 0)
+        overrides.append((_reader(item), item["value"].encode(), by_name[name]))
+    return Split(
+        tuple(backends),
+        "/".join(series).encode(),
+        None if key is None else _reader(key),
+        key["cookie"].encode() if key is not None and key.get("issue") else None,
+        tuple(overrides),
+    )
+
+
+def _reader(plain: Plain) -> Reader:
+    """Return what takes the value out of a request that `plain` (a key or an override) names."""
+    if "cookie" in plain:
+        cookie = plain["cookie"].encode()
+        return lambda request, _: request.cookie(cookie)
+    if "header" in plain:
+        field = plain["header"].lower().encode()
+        return lambda request, _: request.field(field)
+    if "query" in plain:
+        param = plain["query"].encode()
+        return lambda request, _: request.param(param)
+    return lambda _, address: address

@@ -1,0 +1,86 @@
+"""What a worker writes to the signals, in batches: a finished request costs one append, a batch a few additions.
+
+A batch is written at every tick of the worker, and at once when it has grown large; what a killed worker loses of its
+counts is what it finished since the last tick, a tenth of a second. Anything out of the ordinary goes to the cells at once.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from typing import Final
+
+from splitproxy.core import stats
+
+BATCH: Final = 1024
+Done = tuple[int, float, int, int, int]
+"""(cell of the status, seconds, bytes in, bytes out, cell of the reason) of a request that was one attempt at one endpoint."""
+
+
+class Series:
+    """The signals of one (route, rule, upstream, role) in one worker; outlives snapshots."""
+
+    __slots__ = ("_cells", "active", "block", "changed", "done")
+
+    def __init__(self, cells: stats.Cells, block: int) -> None:
+        self.block = block
+        self.active = 0
+        """Requests in flight."""
+        self.done: list[Done] = []
+        self.changed = False
+        """Whether the worker's next tick has to `write`."""
+        self._cells = cells
+
+    def add(self, cell: int, count: int = 1) -> None:
+        """Add to one cell at once."""
+        self._cells[self.block + cell] += count
+
+    def request(self, code: int, seconds: float | None, bytes_in: int, bytes_out: int) -> None:
+        """Count the outcome of one request at once; `seconds` is None where it says nothing about the upstream."""
+        self.add(stats.CODE + stats.CODE_INDEX[code])
+        self.add(stats.REQUEST_BYTES, bytes_in)
+        self.add(stats.RESPONSE_BYTES, bytes_out)
+        if seconds is not None:
+            self.add(stats.REQUEST_NS, int(seconds * 1e9))
+            self.add(stats.REQUEST_HISTOGRAM + stats.bucket(seconds))
+
+    def attempt(self, outcome: int, seconds: float | None) -> None:
+        """Count the outcome of one attempt at once."""
+        self.add(stats.OUTCOME + outcome)
+        if seconds is not None:
+            self.add(stats.ATTEMPT_NS, int(seconds * 1e9))
+            self.add(stats.ATTEMPT_HISTOGRAM + stats.bucket(seconds))
+
+    def write(self) -> bool:
+        """Write the batch and the gauge; return whether there may be more to write at the next tick."""
+        cells, block = self._cells, self.block
+        done = self.done
+        if done:
+            self.done = []
+            codes, seconds, bytes_in, bytes_out, reasons = zip(*done, strict=True)
+            for code, count in Counter(codes).items():
+                cells[block + code] += count
+                success = stats.CODES[code - stats.CODE][0] != "5"
+                cells[block + (stats.OUTCOME + _SUCCESS if success else stats.OUTCOME + _SERVER_ERROR)] += count
+            for reason, count in Counter(reasons).items():
+                cells[block + reason] += count
+            cells[block + stats.REQUEST_BYTES] += sum(bytes_in)
+            cells[block + stats.RESPONSE_BYTES] += sum(bytes_out)
+            self._write_durations(sorted(seconds))
+        cells[block + stats.IN_FLIGHT] = self.active
+        return self.active > 0
+
+    def _write_durations(self, ascending: list[float]) -> None:
+        """Write durations to both histograms: one attempt, so request and attempt took as long."""
+        cells, block = self._cells, self.block
+        total = int(sum(ascending) * 1e9)
+        cells[block + stats.REQUEST_NS] += total
+        cells[block + stats.ATTEMPT_NS] += total
+        at = 0
+        while at < len(ascending):
+            index = bisect_left(stats.BOUNDS, ascending[at])
+            end = bisect_right(ascending, stats.BOUNDS[index], at) if index < len(stats.BOUNDS) else len(ascending)
+            cells[block + stats.REQUEST_HISTOGRAM + index] += end - at
+            cells[block + stats.ATTEMPT_HISTOGRAM + index] += end - at
+            at = end
+
+
+_SUCCESS, _SERVER_ERROR = stats.OUTCOMES.index("success"), stats.OUTCOMES.index("5xx")

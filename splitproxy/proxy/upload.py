@@ -1,0 +1,82 @@
+"""The body of a request on its way from the client to the endpoint, and to mirrored copies."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from splitproxy.core.http1 import ChunkedDecoder, RequestHead, chunk, last_chunk
+from splitproxy.errors import BadRequest, BodyTooLarge
+
+if TYPE_CHECKING:
+    from splitproxy.proxy.mirror import Copy
+
+
+class Upload:
+    """A request's body, framed as the client framed it: by length, or chunked (and then chunked anew)."""
+
+    __slots__ = ("_decoder", "_left", "_limit", "copies", "done", "size", "waiting")
+
+    def __init__(self, head: RequestHead, limit: int) -> None:
+        """Begin; `limit` in bytes, 0 for none. Raises BodyTooLarge."""
+        if limit and head.content_length > limit:
+            raise BodyTooLarge(f"the body is over {limit} bytes")
+        self._decoder = ChunkedDecoder() if head.chunked else None
+        self._left = head.content_length
+        self._limit = limit
+        self.done = False
+        self.size = 0
+        """Bytes so far, chunk framing included."""
+        self.waiting: list[bytes] = []
+        """What has come but has no connection yet to go to."""
+        self.copies: Sequence[Copy] = ()
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return what to send on, and what follows the body. Raises BadRequest and BodyTooLarge."""
+        if self._decoder is None:
+            left = self._left - len(data)
+            rest = b""
+            if left < 0:
+                data, rest = data[:left], data[left:]
+            self._left = max(left, 0)
+            self.done = left <= 0
+        else:
+            data, rest = self._rechunk(self._decoder, data)
+        self.size += len(data)
+        if self._limit and self._decoder is not None and self.size > self._limit:
+            raise BodyTooLarge(f"the body is over {self._limit} bytes")
+        if data:
+            for copy in self.copies:
+                copy.write(data)
+        if self.done:
+            for copy in self.copies:
+                copy.end()
+        return data, rest
+
+    def _rechunk(self, decoder: ChunkedDecoder, data: bytes) -> tuple[bytes, bytes]:
+        try:
+            pieces, rest = decoder.feed(data)
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
+        framed = chunk(pieces) if pieces else b""
+        if decoder.done:
+            self.done = True
+            framed += last_chunk(decoder.trailers)
+        return framed, rest
+
+    def start_copies(self, copies: "Sequence[Copy]") -> None:
+        """Feed `copies` from now on, and what has come already."""
+        self.copies = copies
+        for copy in copies:
+            for data in self.waiting:
+                copy.write(data)
+            if self.done:
+                copy.end()
+
+    def cut_copies(self) -> None:
+        """The body will not be whole: neither will the copies."""
+        for copy in self.copies:
+            copy.cut()
+
+    def take_waiting(self) -> bytes:
+        """Return what waits, to be sent now."""
+        waiting, self.waiting = self.waiting, []
+        return b"".join(waiting)
