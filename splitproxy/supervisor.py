@@ -26,9 +26,8 @@ from typing import Final
 from splitproxy import listening
 from splitproxy.channel import Message, pair
 from splitproxy.children import BackOff, Child, start
-from splitproxy.core.stats import REGION_BYTES
+from splitproxy.core.stats import MAX_WORKERS, REGION_BYTES
 
-MAX_WORKERS: Final = 64
 DRAIN_SECONDS: Final = 25.0
 """How long requests may take to end once asked to; below the 30 s after which Kubernetes kills."""
 _CONTROL_EXIT_SECONDS: Final = 3.0
@@ -91,7 +90,7 @@ class Supervisor:
         self._stopping = False
         self._exit: int | None = None
 
-    # --- life ---------------------------------------------------------------------------------------------------------
+    # --- life --------------------------------------------------------------------------------------------------------
     def run(self) -> int:
         """Run until told to stop and return the exit code: 0 stopped, 1 did not start, 130 interrupted twice."""
         self._catch_signals()
@@ -150,7 +149,7 @@ class Supervisor:
     def _workers_left(self) -> int:
         return sum(child.slot is not None for child in self._children.values())
 
-    # --- signals ------------------------------------------------------------------------------------------------------
+    # --- signals -----------------------------------------------------------------------------------------------------
     def _catch_signals(self) -> None:
         reader, writer = socket.socketpair()
         reader.setblocking(False)
@@ -178,7 +177,7 @@ class Supervisor:
                 case _:
                     pass
 
-    # --- children -----------------------------------------------------------------------------------------------------
+    # --- children ----------------------------------------------------------------------------------------------------
     def _start(self, slot: int | None, program: Sequence[str], *options: str) -> Child:
         child = start(slot, program, self._stats, options)
         self._children[child.pid] = child
@@ -284,7 +283,7 @@ class Supervisor:
         else:
             self._after(delay, partial(self._start_worker, child.slot))
 
-    # --- what control says --------------------------------------------------------------------------------------------
+    # --- what control says -------------------------------------------------------------------------------------------
     def _heard(self, child: Child) -> None:
         if child.channel.fileno() < 0:
             return  # closed by an earlier event of this turn

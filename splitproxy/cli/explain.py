@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from splitproxy.cli.showing import counted, loaded, percent, reasons, show_problems
 from splitproxy.core import snapshot
 from splitproxy.core.filters import Redirect
-from splitproxy.core.http1 import RequestHead, parse_request
+from splitproxy.core.requests import RequestHead, parse_request
 from splitproxy.core.routing import Rule
 from splitproxy.core.splitting import Backend
 from splitproxy.errors import ConfigError, ProxyError
@@ -83,18 +83,18 @@ def explained(plain: dict[str, Any], raw: bytes, address: bytes) -> Answer:
     answer["filters"] = [_filter_in_words(item) for item in written["filters"]]
     answer["timeouts"] = written["timeouts"]
     if rule.redirect is not None:
-        return {**answer, **_redirected(rule.redirect, head)}
-    return {**answer, **_chosen(rule, written, head, address)}
+        return {**answer, **_redirected(rule.redirect, head, plain)}
+    return {**answer, **_chosen(rule, written, head, address, plain)}
 
 
-def _redirected(redirect: Redirect, head: RequestHead) -> Answer:
+def _redirected(redirect: Redirect, head: RequestHead, plain: dict[str, Any]) -> Answer:
     path, _, query = head.target.partition(b"?")
-    port = head.authority[len(head.host) + 1 :]
-    location = redirect.location(b"http", head.host, int(port) if port.isdigit() else 80, path, query)
+    port = int(plain["listeners"][0]["address"].rpartition(":")[2])
+    location = redirect.location(b"http", head.host, port, path, query)
     return {"status": redirect.status, "location": location.decode("utf-8", "replace")}
 
 
-def _chosen(rule: Rule, written: dict[str, Any], head: RequestHead, address: bytes) -> Answer:
+def _chosen(rule: Rule, written: dict[str, Any], head: RequestHead, address: bytes, plain: dict[str, Any]) -> Answer:
     shares = [
         {"upstream": backend.upstream, "role": backend.role, "percent": share} for backend, share in rule.split.shares()
     ]
@@ -113,7 +113,7 @@ def _chosen(rule: Rule, written: dict[str, Any], head: RequestHead, address: byt
     own = written["backendRefs"][backends.index(backend)]["filters"] if backend in backends else []
     answer["backendFilters"] = [_filter_in_words(item) for item in own]
     if backend.redirect is not None:
-        return {**answer, **_redirected(backend.redirect, head)}
+        return {**answer, **_redirected(backend.redirect, head, plain)}
     return {**answer, "sentAs": _sent(rule, backend, head)}
 
 

@@ -6,7 +6,8 @@ import sys
 from datetime import UTC, datetime
 
 from splitproxy import __version__
-from splitproxy.supervisor import MAX_WORKERS, Programs, Ready, Supervisor
+from splitproxy.core.stats import MAX_WORKERS
+from splitproxy.supervisor import Programs, Ready, Supervisor
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,7 +31,7 @@ def _port(digits: str, whole: str, example: str) -> int:
     return int(digits)
 
 
-# --- host names -------------------------------------------------------------------------------------------------------
+# --- host names ------------------------------------------------------------------------------------------------------
 def _name(host: str, given: str) -> str:
     """Return `host` in lower case; what is not a DNS name is refused with the reason."""
     folded = host.lower()
@@ -78,7 +78,7 @@ Hostname = Annotated[str, Checked(hostname, _HOST_SCHEMA)]
 HostPattern = Annotated[str, Checked(host_pattern, {**_HOST_SCHEMA, "examples": ["shop.example.com", "*.example.com"]})]
 
 
-# --- listeners --------------------------------------------------------------------------------------------------------
+# --- listeners -------------------------------------------------------------------------------------------------------
 def listen_address(value: Any) -> str:
     """Return `host:port` with the host as an IP address; `:8080` is all of IPv4, `[::]:8080` all addresses.
 
@@ -150,7 +150,7 @@ def reaches(address: str, host: str, port: int) -> bool:
     return target == listener or (listener.is_unspecified and (target.is_loopback or target.is_unspecified))
 
 
-# --- endpoints --------------------------------------------------------------------------------------------------------
+# --- endpoints -------------------------------------------------------------------------------------------------------
 def endpoint_url(value: Any) -> str:
     """Return `http://host:port` in lower case; anything more than that is refused with the reason."""
     example = "http://127.0.0.1:9001"

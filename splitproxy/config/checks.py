@@ -49,7 +49,7 @@ def unique(what: str, names: Iterable[tuple[Path, str]], findings: Findings) -> 
             findings.add(path, f"{what} {clipped(name)} stands twice; first at {findings.place(first, path)}")
 
 
-# --- listeners and upstreams ------------------------------------------------------------------------------------------
+# --- listeners and upstreams -----------------------------------------------------------------------------------------
 def _listeners(config: Config, findings: Findings, whole: bool) -> None:
     if not config.listeners and whole:
         hint = "write listeners: [{address: 127.0.0.1:8080}]"
@@ -82,7 +82,7 @@ def _upstreams(config: Config, findings: Findings) -> None:
             findings.add(path, "no endpoint has a weight, so this upstream can serve nothing")
 
 
-# --- routes and rules -------------------------------------------------------------------------------------------------
+# --- routes and rules ------------------------------------------------------------------------------------------------
 def _routes(config: Config, findings: Findings, whole: bool) -> None:
     for index, route in enumerate(config.routes):
         path: Path = ("routes", index)
@@ -135,7 +135,7 @@ def _filters(path: Path, filters: tuple[Filter | BackendFilter, ...], findings: 
         findings.add((*path, index), "a URLRewrite beside a RequestRedirect means nothing", "leave one of them out")
 
 
-# --- loops ------------------------------------------------------------------------------------------------------------
+# --- loops -----------------------------------------------------------------------------------------------------------
 def own_endpoints(config: Config, upstream: Upstream) -> list[tuple[int, str]]:
     """Return the endpoints of `upstream`, by index, that are listeners of this very proxy, with that address."""
     addresses = [item.address for item in config.listeners]

@@ -46,7 +46,7 @@ def text(value: Any, wanted: str) -> str:
     raise PydanticCustomError("wanted_text", "{wanted}", {"wanted": wanted})
 
 
-# --- numbers ----------------------------------------------------------------------------------------------------------
+# --- numbers ---------------------------------------------------------------------------------------------------------
 def typed(value: Any) -> Any:
     """Return a value from the environment as the number or boolean that it spells, any other as it is."""
     return retyped(value) if isinstance(value, Substituted) else value
@@ -123,7 +123,7 @@ Boolean = Annotated[bool, Checked(_boolean, {"type": "boolean"})]
 Weight = Annotated[int | float, Checked(_decimal(1_000_000), {"type": "number", "minimum": 0, "maximum": 1_000_000})]
 Percent = Annotated[int | float, Checked(_decimal(100), {"type": "number", "minimum": 0, "maximum": 100})]
 
-# --- durations and sizes ----------------------------------------------------------------------------------------------
+# --- durations and sizes ---------------------------------------------------------------------------------------------
 _DURATION: Final = re.compile(r"(?:[0-9]{1,5}(?:h|ms|m|s)){1,4}", re.ASCII)  # GEP-2257
 _DURATION_PART: Final = re.compile(r"([0-9]+)(h|ms|m|s)", re.ASCII)
 _MILLISECONDS: Final = {"h": 3600_000, "m": 60_000, "s": 1000, "ms": 1}
@@ -202,7 +202,7 @@ def size(low: int, high: int) -> Checked:
     return Checked(_size(low, high), {"anyOf": [number, {"type": "string", "pattern": "^[0-9]{1,15}(Ki|Mi|Gi)?$"}]})
 
 
-# --- names ------------------------------------------------------------------------------------------------------------
+# --- names -----------------------------------------------------------------------------------------------------------
 def _matching(pattern: str, wanted: str) -> Checked:
     """Want a text that matches `pattern` as a whole."""
     compiled = re.compile(pattern, re.ASCII)
@@ -235,7 +235,7 @@ CookieName = Annotated[str, _matching(_TOKEN, "a cookie name is wanted")]
 Reference = Annotated[str, Checked(_reference, {"type": "string"})]
 
 
-# --- texts ------------------------------------------------------------------------------------------------------------
+# --- texts -----------------------------------------------------------------------------------------------------------
 def _free(wanted: str, longest: int, *, ascii_only: bool = False) -> Checked:
     """Want a text without control characters."""
 

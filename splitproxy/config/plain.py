@@ -7,7 +7,7 @@ from splitproxy.config import walking
 from splitproxy.config.filters import RequestMirrorFilter
 from splitproxy.config.nodes import Path
 from splitproxy.config.root import Config
-from splitproxy.config.serving import MAX_WORKERS
+from splitproxy.core.stats import MAX_WORKERS
 
 Plain = dict[str, Any]
 

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 from splitproxy.config.addresses import Address, Hostname
 from splitproxy.config.fields import Checked, Duration, Items, Name, Text, named, size, typed, whole, wrong
 from splitproxy.config.spec import Spec
-
-MAX_WORKERS = 64
+from splitproxy.core.stats import MAX_WORKERS
 
 
 class Listener(Spec):

@@ -15,7 +15,7 @@ from typing import Final
 from splitproxy.config.matches import Match
 from splitproxy.config.nodes import Path
 from splitproxy.config.root import Config
-from splitproxy.core.http1 import normalise
+from splitproxy.core.targets import normalise
 
 Conditions = tuple[str | None, frozenset[tuple[str, ...]]]
 """Method, and all other conditions but the path's."""

@@ -69,7 +69,7 @@ class App:
             await self._admin.close()
             await self._probes.close()
 
-    # --- the start ----------------------------------------------------------------------------------------------------
+    # --- the start ---------------------------------------------------------------------------------------------------
     async def _begin(self, first: Loading | None) -> None:
         if first is None:
             await self._resume()
@@ -111,7 +111,7 @@ class App:
             self._publisher.changed.clear()
             await self._publisher.changed.wait()
 
-    # --- reloads ------------------------------------------------------------------------------------------------------
+    # --- reloads -----------------------------------------------------------------------------------------------------
     async def _load(self, generation: int) -> Candidate:
         self._watch.look()
         return await _loaded(Loading(self._options.path, self._options.workers, generation))
@@ -132,7 +132,7 @@ class App:
             if self._watch.changed():
                 await self.reload("file")
 
-    # --- the supervisor -----------------------------------------------------------------------------------------------
+    # --- the supervisor ----------------------------------------------------------------------------------------------
     def _heard(self, message: Message, descriptors: list[int]) -> None:
         match message["type"]:
             case "serving":

@@ -124,7 +124,7 @@ class Signals:
             await asyncio.sleep(1.0)
             self.sample()
 
-    # --- totals -------------------------------------------------------------------------------------------------------
+    # --- totals ------------------------------------------------------------------------------------------------------
     def refresh(self) -> None:
         """Take notice of regions and keys that are new."""
         with self._lock:
@@ -170,7 +170,7 @@ class Signals:
         alive = set(self._alive())
         return [region.header(cell) for slot, region in list(self._slots.items()) if not living or slot in alive]
 
-    # --- windows ------------------------------------------------------------------------------------------------------
+    # --- windows -----------------------------------------------------------------------------------------------------
     def sample(self) -> None:
         """Keep what has been counted since the last call."""
         with self._lock:

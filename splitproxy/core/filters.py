@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from splitproxy.core.http1 import normalise
+from splitproxy.core.targets import normalise
 
 Field = tuple[bytes, bytes]
 Plain = dict[str, Any]

@@ -1,12 +1,14 @@
 """Heads as they are sent on: hop-by-hop fields out, ours in, all else byte for byte (RFC 9110 §7.6, RFC 7230 §5.7).
 
-`compose_*` cut a checked head at its spans and join what is left; `rebuild_*` go field by field and are used only where a
-filter changes something.
+`compose_*` cut a checked head at its spans and join what is left; `rebuild_*` go field by field and are used only where
+a filter changes something.
 """
 
 from typing import Final
 
-from splitproxy.core.http1 import Field, RequestHead, ResponseHead
+from splitproxy.core.fields import Field
+from splitproxy.core.requests import RequestHead
+from splitproxy.core.responses import ResponseHead
 
 MIRROR_MARK: Final = b"X-Splitproxy-Mirror"
 """Carried by every mirrored copy, so that an upstream can tell and a second proxy will not mirror again."""
@@ -40,10 +42,10 @@ def compose_request(head: RequestHead, forwarded: Lines, request_id: bytes, fall
             ((start, end),) = cuts
             return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (raw[:start], raw[end:-2], forwarded, request_id)
     lines = request_lines(head, forwarded, request_id)
-    if head.verbatim:
+    if not head.rewritten:
         pieces, at = [], 0
     else:
-        pieces, at = [b"%b %b HTTP/1.1" % (head.method, head.target)], head.line_end
+        pieces, at = [b"%b %b HTTP/1.1" % (head.method, head.rewritten)], head.line_end
         lines = _host_line(head, fallback_host) + lines
     for start, end in cuts:
         pieces.append(raw[at:start])

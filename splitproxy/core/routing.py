@@ -12,9 +12,9 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from splitproxy.core.filters import HeaderModifier, Plain, Redirect, Rewrite, compile_filters
-from splitproxy.core.http1 import normalise
 from splitproxy.core.matching import Compiled, Conditions, Matcher, RequestView
 from splitproxy.core.splitting import Backend, Split, compile_split
+from splitproxy.core.targets import normalise
 
 __all__ = ["Effective", "Mirror", "RequestView", "RouteTable", "Rule", "TableBuilder", "Timeouts"]
 
@@ -85,7 +85,7 @@ def _prefix(matches: list[Plain]) -> str:
     return path["value"] if path is not None and path["type"] == "PathPrefix" else "/"
 
 
-# --- the table --------------------------------------------------------------------------------------------------------
+# --- the table -------------------------------------------------------------------------------------------------------
 class _Entry:
     """One match of one rule, in its place; shared by all hosts of its route."""
 

@@ -19,7 +19,7 @@ from typing import Final
 Cells = memoryview
 """A region as `memoryview.cast("Q")`."""
 
-# --- histogram ---------------------------------------------------------------------------------------------------------
+# --- histogram -------------------------------------------------------------------------------------------------------
 # 32 buckets a decade: steps of 0.1 from 1 to 2, 0.25 to 5, 0.5 to 10. Half a bucket is at most 6 % of its value, and
 # Prometheus' customary bounds (1, 2.5, 5, 7.5 of each decade) are bucket bounds, so its histogram is exact.
 _DECADE: Final = (*(10 + i for i in range(10)), *(20 + 2.5 * i for i in range(12)), *(50 + 5 * i for i in range(10)))
@@ -52,7 +52,7 @@ def quantile(counts: Sequence[int], q: float) -> float | None:
     return BOUNDS[-1]
 
 
-# --- statuses ----------------------------------------------------------------------------------------------------------
+# --- statuses --------------------------------------------------------------------------------------------------------
 _KNOWN: Final = (
     *(101,),
     *(200, 201, 202, 203, 204, 205, 206, 207, 208, 226),
@@ -68,7 +68,7 @@ CODE_INDEX: Final[tuple[int, ...]] = tuple(
 )
 """Status -> its cell within the `CODE` cells."""
 
-# --- words -------------------------------------------------------------------------------------------------------------
+# --- words -----------------------------------------------------------------------------------------------------------
 ROLES: Final = ("primary", "canary", "mirror", "none")
 OUTCOMES: Final = (
     *("success", "5xx", "connect_failed", "connect_timeout", "upstream_reset"),
@@ -81,7 +81,7 @@ REASONS: Final = ("override", "session", "key", "random", "match", "failover")
 DROPS: Final = ("method", "body_too_large", "in_flight", "loop", "no_endpoint", "overrun", "client_gone")
 """Why a request that should have been mirrored was not, or not to its end."""
 
-# --- a series block: (route, rule, upstream, role) ---------------------------------------------------------------------
+# --- a series block: (route, rule, upstream, role) -------------------------------------------------------------------
 CODE: Final = 0
 REQUEST_BYTES: Final = CODE + len(CODES)
 RESPONSE_BYTES: Final = REQUEST_BYTES + 1
@@ -97,7 +97,7 @@ REPLAYS: Final = DROP + len(DROPS)
 """Requests sent once more because a kept-alive connection turned out dead: invisible, no attempt of its own."""
 _SERIES_END: Final = REPLAYS + 1
 
-# --- an endpoint block: (upstream, address, pool) ---------------------------------------------------------------------------
+# --- an endpoint block: (upstream, address, pool) --------------------------------------------------------------------
 ENDPOINT_ACTIVE: Final = 0
 """Gauge: requests in flight on this endpoint."""
 ENDPOINT_IDLE: Final = 1
@@ -110,7 +110,7 @@ ENDPOINT_CONNECT_FAILURES: Final = 5
 ENDPOINT_PENDING: Final = 6
 """Gauge: requests waiting for a connection."""
 
-# --- a region ----------------------------------------------------------------------------------------------------------
+# --- a region --------------------------------------------------------------------------------------------------------
 BLOCK: Final = 512
 """Cells of a block: one page of 4 KiB, so that an unused block costs no memory."""
 assert _SERIES_END <= BLOCK, _SERIES_END
@@ -120,6 +120,9 @@ _DIRECTORY: Final = BLOCK
 _BLOCKS: Final = _DIRECTORY + MAX_BLOCKS * _KEY_BYTES // 8
 REGION_BYTES: Final = 8 * (_BLOCKS + MAX_BLOCKS * BLOCK)
 """Size of a region in the mapping; sparse, so only what is used takes memory."""
+
+MAX_WORKERS: Final = 64
+"""Regions of the mapping."""
 
 PID: Final = 0
 GENERATION: Final = 1

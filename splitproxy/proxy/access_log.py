@@ -3,7 +3,7 @@
 import os
 import sys
 from json.encoder import encode_basestring_ascii  # the C speed-up behind json.dumps
-from time import gmtime, strftime, time
+from time import gmtime, strftime, time  # noqa: TID251 - a log line carries wall time
 from typing import TYPE_CHECKING, Final
 
 from splitproxy.errors import ProxyError
@@ -61,7 +61,7 @@ class AccessLog:
 
     def _stamp_now(self) -> int:
         """Bring the time stamp up to this second; return the milliseconds beyond it."""
-        now = time()  # noqa: TID251 - a log line carries wall time
+        now = time()
         second = int(now)
         if second != self._second:
             self._second = second
@@ -100,10 +100,9 @@ class AccessLog:
 
     def _common(self, exchange: "Exchange") -> str:
         head = exchange.head
-        line = '%s - - [%s] "%s %s HTTP/1.%d" %d %d' % (
-            *(exchange.downstream.address.decode(), self._stamp, _plain(head.method), _plain(head.target), head.minor),
-            *(exchange.status, exchange.bytes_out),
-        )
+        request = f"{_plain(head.method)} {_plain(head.target)} HTTP/1.{head.minor}"
+        client = exchange.downstream.address.decode()
+        line = f'{client} - - [{self._stamp}] "{request}" {exchange.status} {exchange.bytes_out}'
         if self.style == "combined":
             referer, agent = head.field(b"referer") or b"-", head.field(b"user-agent") or b"-"
             line += f' "{_plain(referer)}" "{_plain(agent)}"'

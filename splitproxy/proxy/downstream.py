@@ -6,7 +6,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final, cast
 
-from splitproxy.core.http1 import check_partial, parse_request
+from splitproxy.core.requests import check_partial, parse_request
 from splitproxy.errors import BadRequest, HeadTooLarge, ProxyError, RequestTimeout, TargetTooLong
 from splitproxy.proxy.answers import error_answer
 from splitproxy.proxy.exchange import Exchange
@@ -21,14 +21,27 @@ _RESET: Final = struct.pack("ii", 1, 0)
 _LINGER: Final = 2.0
 """Seconds that a client may go on sending after an early answer, so that a reset does not destroy that answer."""
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n){1,2}")
-_FIRST_WORD: Final = re.compile(rb"\r?\n?|(?:\r\n){1,2}\r?|(?:\r\n){0,2}[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}(?: .*)?", re.DOTALL)
+_FIRST_WORD: Final = re.compile(
+    rb"\r?\n?|(?:\r\n){1,2}\r?|(?:\r\n){0,2}[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}(?: .*)?", re.DOTALL
+)
 
 
 class Downstream(asyncio.Protocol):
     """A client's connection. Requests on it are served one after the other."""
 
     __slots__ = (
-        *("address", "authority", "buffer", "closed", "deadline", "eof", "exchange", "forwarded", "lingering", "next_look"),
+        *(
+            "address",
+            "authority",
+            "buffer",
+            "closed",
+            "deadline",
+            "eof",
+            "exchange",
+            "forwarded",
+            "lingering",
+            "next_look",
+        ),
         *("port", "reading", "service", "slot", "transport"),
     )
 
@@ -49,7 +62,7 @@ class Downstream(asyncio.Protocol):
         self.closed = self.eof = self.lingering = False
         self.reading = True
 
-    # --- what the event loop does --------------------------------------------------------------------------------------
+    # --- what the event loop does ------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a head."""
         service = self.service
@@ -108,10 +121,10 @@ class Downstream(asyncio.Protocol):
         else:
             self.transport.abort() if self.lingering else self.transport.close()
             return
-        if not self.closed and self.slot is None:
+        if self.slot is None and not self.transport.is_closing():
             self.service.wheel.watch(self)
 
-    # --- heads ---------------------------------------------------------------------------------------------------------
+    # --- heads -------------------------------------------------------------------------------------------------------
     def read_head(self, data: bytes) -> None:
         """Take a head from the beginning of `data`; begin an exchange when it is whole."""
         if data[:1] == b"\r":  # RFC 9112 §2.2: an empty line before a request is ignored
@@ -163,7 +176,7 @@ class Downstream(asyncio.Protocol):
         self.service.record_refusal(self, error, request_id)
         self.linger()
 
-    # --- what exchanges do ---------------------------------------------------------------------------------------------
+    # --- what exchanges do -------------------------------------------------------------------------------------------
     def set_deadline(self, deadline: float) -> None:
         """Have `on_deadline` called at `deadline`."""
         self.deadline = deadline
@@ -211,8 +224,12 @@ class Downstream(asyncio.Protocol):
         if self.exchange is None and self.buffer and not self.closed and not self.lingering:
             data, self.buffer = self.buffer, b""
             self.read_head(data)
-            if self.eof and self.exchange is None and not self.lingering:
-                self.transport.close()
+            self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        """Close when the client has half-closed and nothing of it is left to answer."""
+        if self.eof and self.exchange is None and not self.lingering:
+            self.transport.close()
 
     def drain(self) -> None:
         """Close if nothing is going on; else after the request that is."""
@@ -242,5 +259,3 @@ class Downstream(asyncio.Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.set_deadline(self.service.wheel.now + _LINGER)
-
-

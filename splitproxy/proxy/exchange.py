@@ -10,8 +10,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from splitproxy.core import stats
+from splitproxy.core.chunked import chunk, last_chunk
+from splitproxy.core.fields import Field
 from splitproxy.core.headers import compose_request, compose_response, rebuild_response
-from splitproxy.core.http1 import IDEMPOTENT, Field, RequestHead, ResponseHead, chunk, last_chunk
+from splitproxy.core.requests import IDEMPOTENT, RequestHead
+from splitproxy.core.responses import ResponseHead
 from splitproxy.errors import (
     BadRequest,
     ClientGone,
@@ -101,8 +104,8 @@ class Exchange:
         """What has come from the client so far."""
         return len(self.head.raw) + (0 if self.upload is None else self.upload.size)
 
-    # --- match, filter, split, mirror ----------------------------------------------------------------------------------
-    def begin(self, rest: bytes) -> None:
+    # --- match, filter, split, mirror --------------------------------------------------------------------------------
+    def begin(self, rest: bytes) -> None:  # noqa: C901, PLR0912 - hot: the steps every request takes
         """Route the request and send it; `rest` is what followed its head."""
         head, service, downstream = self.head, self.service, self.downstream
         try:
@@ -161,7 +164,7 @@ class Exchange:
         backend, self.reason = split.choose(self.head, self.downstream.address, random(), fresh)
         if backend is None:
             raise NoBackend(f"rule {rule.name!r} of route {rule.route!r} has no backendRef with a weight")
-        if split.issue is not None and fresh is not None and self.reason == "key":
+        if split.issue is not None and fresh is not None and self.reason != "override":
             self.issued = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax\r\n" % (split.issue, fresh)
         return backend
 
@@ -174,7 +177,7 @@ class Exchange:
         self._count_locally()
         self._answer(redirect.status, data)
 
-    # --- lease, send ---------------------------------------------------------------------------------------------------
+    # --- lease, send -------------------------------------------------------------------------------------------------
     def _wait(self) -> None:
         """There is no idle connection: one is being opened, or will become free."""
         self._waiting = True
@@ -224,7 +227,7 @@ class Exchange:
         if deadline < downstream.next_look:
             self.service.wheel.watch(downstream)
 
-    # --- the request's body --------------------------------------------------------------------------------------------
+    # --- the request's body ------------------------------------------------------------------------------------------
     def _begin_upload(self, rest: bytes) -> bytes:
         """Begin to take the body, if there is one; return what of `rest` follows it."""
         head = self.head
@@ -278,14 +281,16 @@ class Exchange:
             self.downstream.resume()
             self._expect_within(self._body_patience())
 
-    # --- the answer ----------------------------------------------------------------------------------------------------
+    # --- the answer --------------------------------------------------------------------------------------------------
     def on_interim(self, head: ResponseHead) -> None:
         """Relay a 1xx response; 100 only to a client that asked for it (RFC 9110 §15.2)."""
         if self.head.minor and (head.status != 100 or self.head.expect_continue):
             self.downstream.transport.write(compose_response(head, b""))
         self._expect_within(self.timeouts.response_head)
 
-    def on_response(self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None) -> None:
+    def on_response(  # noqa: C901 - hot
+        self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None
+    ) -> None:
         """Relay the head of the answer, with what has come of its body, in one write."""
         self.status = head.status
         if head.status == 101:
@@ -364,6 +369,8 @@ class Exchange:
             size = len(self.head.raw) if self.upload is None else self.bytes_in
             series.done.append((_CODE_CELL[self.status], elapsed, size, self.bytes_out, _REASON[self.reason]))
             series.active -= 1
+            if not series.changed:
+                self.service.note(series)
             self._close(elapsed)
         else:
             self._end_attempt(_SERVER_ERROR if self.status >= 500 else _SUCCESS)
@@ -429,7 +436,7 @@ class Exchange:
             self.connection.resume()
             self._expect_within(self.timeouts.stream_idle)
 
-    # --- upgrades ------------------------------------------------------------------------------------------------------
+    # --- upgrades ----------------------------------------------------------------------------------------------------
     def _upgrade(self, head: ResponseHead) -> None:
         connection, offered = self.connection, self.head.upgrade
         assert connection is not None
@@ -450,7 +457,7 @@ class Exchange:
         self.keep_alive = False
         self.finish()
 
-    # --- how it may end early ------------------------------------------------------------------------------------------
+    # --- how it may end early ----------------------------------------------------------------------------------------
     def on_client_eof(self) -> bool:
         """Take the client's half-close; return whether to keep its connection for the answer."""
         if self.upload_done:
@@ -535,7 +542,7 @@ class Exchange:
             self.downstream.transport.write(data)
         self.finish()
 
-    # --- finish --------------------------------------------------------------------------------------------------------
+    # --- finish ------------------------------------------------------------------------------------------------------
     def _end_attempt(self, outcome: int) -> None:
         """Count an attempt at once and let go of its connection."""
         connection, series = self.connection, self.series
@@ -558,6 +565,7 @@ class Exchange:
         if self.backend is not None:
             series.add(_REASON[self.reason])
         series.active -= 1
+        self.service.note(series)
         self._close(elapsed)
 
     def _close(self, elapsed: float) -> None:

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from splitproxy.core.fields import Field
 from splitproxy.core.headers import rebuild_request, request_fields, request_lines
-from splitproxy.core.http1 import Field
 from splitproxy.proxy.mirror import start_copies
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Mirrored copies of requests: streamed beside the original, bounded in every way, and never in its way.
 
-A copy has its own pool and deadline. Its answer is read and thrown away; its outcome is counted under the role `mirror`.
-What cannot be copied whole is dropped and counted, never sent in part as if it were whole.
+A copy has its own pool and deadline. Its answer is read and thrown away; its outcome is counted under the role
+`mirror`. What cannot be copied whole is dropped and counted, never sent in part as if it were whole.
 """
 
 from random import random
@@ -9,8 +9,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from splitproxy.core import stats
+from splitproxy.core.fields import Field
 from splitproxy.core.headers import MIRROR_MARK, is_mirrored
-from splitproxy.core.http1 import SAFE, Field, ResponseHead
+from splitproxy.core.requests import SAFE
+from splitproxy.core.responses import ResponseHead
 from splitproxy.errors import ProxyError, UpstreamError
 from splitproxy.proxy.upstream import Connection
 
@@ -43,6 +45,7 @@ def start_copies(exchange: "Exchange", mirrors: "Iterable[Mirror]", head: bytes)
             continue
         marked = b"%b%b: %b\r\n\r\n" % (head[:-2], MIRROR_MARK, backend.upstream.encode())
         copy = Copy(service, mirror, exchange.method, marked, exchange.downstream.address)
+        copy.upload_done = exchange.upload is None
         if copy.start():
             copies.append(copy)
     return copies
@@ -68,7 +71,18 @@ class Copy:
     """One mirrored request; a connection's user, like an exchange, but nobody waits for it."""
 
     __slots__ = (
-        *("_address", "_backlog", "_connection", "_over", "_series", "_size", "_started", "_waiting", "deadline", "method"),
+        *(
+            "_address",
+            "_backlog",
+            "_connection",
+            "_over",
+            "_series",
+            "_size",
+            "_started",
+            "_waiting",
+            "deadline",
+            "method",
+        ),
         *("mirror", "next_look", "service", "slot", "status", "upload_done"),
     )
 
@@ -128,7 +142,7 @@ class Copy:
         if not self._over and not self.upload_done:
             self._drop("client_gone")
 
-    # --- what the connection and the wheel say --------------------------------------------------------------------------
+    # --- what the connection and the wheel say -----------------------------------------------------------------------
     def on_connection(self, connection: Connection) -> None:
         """Send what there is."""
         if not self._waiting:
@@ -146,6 +160,10 @@ class Copy:
 
     def on_response(self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None) -> None:
         """Remember the status; the body is of no interest."""
+        if head.status == 101:  # nothing was offered: upgrades are not mirrored
+            self._abandon()
+            self._finish("upstream_protocol_error")
+            return
         self.status = head.status
         if trailers is not None:
             self.on_end(trailers)
@@ -165,16 +183,16 @@ class Copy:
         self._finish(error.code)
 
     def on_deadline(self, now: float) -> None:
-        """Give up: it took too long."""
-        if not self._over:
+        """Give up: it took too long. Only an endpoint that has the whole request is to blame for that."""
+        if self._over:
+            return
+        if self._connection is None:
+            self._drop("no_endpoint")
+        elif not self.upload_done:
+            self._drop("overrun")
+        else:
             self._abandon()
             self._finish("upstream_timeout")
-
-    def on_tunnel(self, data: bytes) -> None:
-        """Never happens: upgrades are not mirrored."""
-
-    def on_tunnel_end(self) -> None:
-        """Never happens: upgrades are not mirrored."""
 
     def pause_upload(self) -> None:
         """Go on: `write` sees that the connection is full and drops the copy rather than wait."""
@@ -182,7 +200,7 @@ class Copy:
     def resume_upload(self) -> None:
         """Nothing to do."""
 
-    # --- the end --------------------------------------------------------------------------------------------------------
+    # --- the end -----------------------------------------------------------------------------------------------------
     def _abandon(self) -> None:
         if self._waiting:
             self._waiting = False
@@ -201,6 +219,7 @@ class Copy:
             return
         self._over = True
         self._series.active -= 1
+        self.service.note(self._series)
         if outcome:
             answered = self.status > 0 or outcome == "upstream_timeout"
             self._series.attempt(_OUTCOME[outcome], perf_counter() - self._started if answered else None)

@@ -24,7 +24,21 @@ Address = tuple[str, int, float]
 class Endpoint:
     """One address of an upstream, with its idle connections."""
 
-    __slots__ = ("active", "block", "connects", "failures", "host", "idle", "name", "opened", "port", "requests", "upstream", "used", "weight")
+    __slots__ = (
+        "active",
+        "block",
+        "connects",
+        "failures",
+        "host",
+        "idle",
+        "name",
+        "opened",
+        "port",
+        "requests",
+        "upstream",
+        "used",
+        "weight",
+    )
 
     def __init__(self, upstream: "Upstream", host: str, port: int, weight: float, block: int) -> None:
         self.upstream = upstream
@@ -72,7 +86,7 @@ class Upstream:
         self._loop = loop
         self._connecting: set[asyncio.Task[None]] = set()
 
-    # --- where to ------------------------------------------------------------------------------------------------------
+    # --- where to ----------------------------------------------------------------------------------------------------
     def use(self, plan: UpstreamPlan, addresses: Iterable[Address]) -> None:
         """Serve `plan` with these endpoints from now on; connections to those that stay are kept."""
         self.plan = plan
@@ -102,7 +116,7 @@ class Upstream:
             endpoint.used = False
             close_idle(endpoint)
 
-    # --- leasing -------------------------------------------------------------------------------------------------------
+    # --- leasing -----------------------------------------------------------------------------------------------------
     def lease(self, user: User, key: bytes, fresh: bool = False) -> Connection | None:
         """Return a connection for `user`, or None: then `user.on_connection` or `user.on_failure` follows.
 
@@ -127,7 +141,9 @@ class Upstream:
                 other.requests += 1
                 return other.idle.pop()
         if len(self.waiting) >= self.plan.max_pending:
-            raise QueueFull(f"{self.opened} connections to {self.plan.name!r} are busy and {len(self.waiting)} requests wait")
+            raise QueueFull(
+                f"{self.opened} connections to {self.plan.name!r} are busy and {len(self.waiting)} requests wait"
+            )
         self.waiting.append(user)
         return None
 
@@ -162,7 +178,7 @@ class Upstream:
         else:
             user.on_connection(connection)
 
-    # --- connecting ----------------------------------------------------------------------------------------------------
+    # --- connecting --------------------------------------------------------------------------------------------------
     def _connect(self, endpoint: Endpoint, user: User) -> None:
         endpoint.active += 1
         endpoint.requests += 1
@@ -193,7 +209,7 @@ class Upstream:
         self.closed()
         user.on_failure(error)
 
-    # --- once in a while -----------------------------------------------------------------------------------------------
+    # --- once in a while ---------------------------------------------------------------------------------------------
     def sweep(self, now: float) -> None:
         """Close connections that have been idle too long."""
         oldest = now - self.plan.idle_timeout

@@ -1,7 +1,7 @@
 """Names of endpoints turned into addresses, in the background, again and again.
 
 All addresses of a name are used. While an answer fails or is empty the last good one stays. How long an answer is good
-for is not known to `getaddrinfo`, so it is asked every few seconds; nginx and HAProxy do the same where no TTL is given.
+for is not known to `getaddrinfo`, so it is asked again every few seconds.
 """
 
 import asyncio
@@ -83,7 +83,13 @@ class Resolver:
             except OSError as error:
                 if name not in self._failing:
                     self._failing.add(name)
-                    _log.warning("cannot resolve %s of upstream %s: %s; keeping %s", name, self.plan.name, error.strerror, self._answers.get(name, []))
+                    _log.warning(
+                        "cannot resolve %s of upstream %s: %s; keeping %s",
+                        name,
+                        self.plan.name,
+                        error.strerror,
+                        self._answers.get(name, []),
+                    )
                 continue
             self._failing.discard(name)
             hosts = sorted({str(entry[4][0]) for entry in answer})

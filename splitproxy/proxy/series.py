@@ -1,7 +1,7 @@
 """What a worker writes to the signals, in batches: a finished request costs one append, a batch a few additions.
 
-A batch is written at every tick of the worker, and at once when it has grown large; what a killed worker loses of its
-counts is what it finished since the last tick, a tenth of a second. Anything out of the ordinary goes to the cells at once.
+A batch is written ten milliseconds after its first request: that much a killed worker loses of its counts. Whatever is
+out of the ordinary is counted at once.
 """
 
 from bisect import bisect_left, bisect_right
@@ -10,9 +10,8 @@ from typing import Final
 
 from splitproxy.core import stats
 
-BATCH: Final = 1024
 Done = tuple[int, float, int, int, int]
-"""(cell of the status, seconds, bytes in, bytes out, cell of the reason) of a request that was one attempt at one endpoint."""
+"""(cell of the status, seconds, bytes in, bytes out, cell of the reason) of a request that took one attempt."""
 
 
 class Series:
@@ -26,7 +25,7 @@ class Series:
         """Requests in flight."""
         self.done: list[Done] = []
         self.changed = False
-        """Whether the worker's next tick has to `write`."""
+        """Whether a `write` is due."""
         self._cells = cells
 
     def add(self, cell: int, count: int = 1) -> None:
@@ -49,8 +48,8 @@ class Series:
             self.add(stats.ATTEMPT_NS, int(seconds * 1e9))
             self.add(stats.ATTEMPT_HISTOGRAM + stats.bucket(seconds))
 
-    def write(self) -> bool:
-        """Write the batch and the gauge; return whether there may be more to write at the next tick."""
+    def write(self) -> None:
+        """Write the batch and the gauge."""
         cells, block = self._cells, self.block
         done = self.done
         if done:
@@ -66,7 +65,6 @@ class Series:
             cells[block + stats.RESPONSE_BYTES] += sum(bytes_out)
             self._write_durations(sorted(seconds))
         cells[block + stats.IN_FLIGHT] = self.active
-        return self.active > 0
 
     def _write_durations(self, ascending: list[float]) -> None:
         """Write durations to both histograms: one attempt, so request and attempt took as long."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from splitproxy.proxy.downstream import Downstream
 
 log = logging.getLogger("splitproxy.worker")
+WRITE_AFTER: Final = 0.01
+"""Seconds for which finished requests are gathered before they are counted."""
 _SWEEP_EVERY: Final = 10
 """Ticks between two looks at idle connections to endpoints."""
 
@@ -93,7 +95,7 @@ class Service:
         """The generation in force, 0 before the first."""
         return self.cells[stats.GENERATION]
 
-    # --- configuration -------------------------------------------------------------------------------------------------
+    # --- configuration -----------------------------------------------------------------------------------------------
     async def prepare(self, snapshot: Snapshot) -> Prepared:
         """Make ready what `snapshot` needs; nothing that serves is touched. Raises OSError (access log)."""
         fresh = {}
@@ -145,7 +147,7 @@ class Service:
         route = self._routes[name]
         return route.mirrors if mirrors else route.traffic
 
-    # --- signals -------------------------------------------------------------------------------------------------------
+    # --- signals -----------------------------------------------------------------------------------------------------
     def series(self, key: stats.Key) -> Series:
         """Return the signals of `key`: the same for every snapshot that knows it."""
         series = self._series.get(key)
@@ -154,20 +156,20 @@ class Service:
         return series
 
     def note(self, series: Series) -> None:
-        """Have `series` written at the next tick."""
+        """Have `series` written, in a moment."""
         if not series.changed:
             series.changed = True
+            if not self._changed:
+                self.loop.call_later(WRITE_AFTER, self._write_series)
             self._changed.append(series)
 
     def _write_series(self) -> None:
         changed, self._changed = self._changed, []
         for series in changed:
-            if series.write():
-                self._changed.append(series)
-            else:
-                series.changed = False
+            series.changed = False
+            series.write()
 
-    # --- connections ---------------------------------------------------------------------------------------------------
+    # --- connections -------------------------------------------------------------------------------------------------
     def connected(self, downstream: "Downstream") -> None:
         """Count a client's connection."""
         self.connections.add(downstream)
@@ -186,7 +188,7 @@ class Service:
         for downstream in list(self.connections):
             downstream.drain()
 
-    # --- small things --------------------------------------------------------------------------------------------------
+    # --- small things ------------------------------------------------------------------------------------------------
     def request_id(self) -> bytes:
         """Return a new id, unique among all workers."""
         self._serial += 1
@@ -210,7 +212,7 @@ class Service:
         """Log the present exception: a defect of the proxy, not of a peer."""
         log.exception("defect %s", where)
 
-    # --- the tick ------------------------------------------------------------------------------------------------------
+    # --- the tick ----------------------------------------------------------------------------------------------------
     def _tick(self) -> None:
         loop, cells = self.loop, self.cells
         now = loop.time()
@@ -219,7 +221,6 @@ class Service:
         self._due = now + RESOLUTION
         loop.call_at(self._due, self._tick)
         self._stamp()
-        self._write_series()
         cells[stats.CONNECTIONS] = len(self.connections)
         cells[stats.ACCEPTED] += self.accepted
         self.accepted = 0

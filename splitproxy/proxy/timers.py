@@ -1,7 +1,7 @@
 """Deadlines, cheaply: one coarse wheel for all connections of a worker, no timer per request.
 
-Setting a deadline is one assignment, `item.deadline = t`. The wheel looks at each item when it might be due, and at least
-every `HORIZON` seconds; only a deadline nearer than the item's next look needs `watch`.
+Setting a deadline is one assignment, `item.deadline = t`. The wheel looks at each item when it might be due, and at
+least every `HORIZON` seconds; only a deadline nearer than the item's next look needs `watch`.
 """
 
 from typing import Final, Protocol

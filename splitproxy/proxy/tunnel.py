@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from splitproxy.core.http1 import Field, ResponseHead
-from splitproxy.errors import UpstreamError
 from splitproxy.proxy.upstream import Connection
 
 if TYPE_CHECKING:
@@ -13,11 +11,19 @@ if TYPE_CHECKING:
 class Tunnel:
     """What an exchange becomes after 101: stands in its place on both connections."""
 
-    __slots__ = ("_bytes_out", "_client_ended", "_connection", "_endpoint_ended", "_exchange", "_idle", "keep_alive", "method", "upload_done")
+    __slots__ = (
+        "_bytes_out",
+        "_client_ended",
+        "_connection",
+        "_endpoint_ended",
+        "_exchange",
+        "_idle",
+        "keep_alive",
+        "method",
+        "upload_done",
+    )
 
     def __init__(self, exchange: "Exchange", connection: Connection, idle: float) -> None:
-        self.method = exchange.method
-        self.upload_done = True
         self.keep_alive = False
         self._exchange = exchange
         self._connection = connection
@@ -29,14 +35,15 @@ class Tunnel:
         """Take the exchange's place."""
         downstream = self._exchange.downstream
         downstream.exchange = self
-        self._connection.user = self
+        self._connection.user = None
+        self._connection.relay = self
         self._touch()
         if downstream.buffer:  # what the client sent right behind its head
             early, downstream.buffer = downstream.buffer, b""
             downstream.resume()
             self.on_client_data(early)
 
-    # --- the client's side ---------------------------------------------------------------------------------------------
+    # --- the client's side -------------------------------------------------------------------------------------------
     def on_client_data(self, data: bytes) -> None:
         """Relay to the endpoint."""
         if not self._endpoint_ended or not self._connection.transport.is_closing():
@@ -70,7 +77,7 @@ class Tunnel:
         """Nothing moved for too long."""
         self._close()
 
-    # --- the endpoint's side -------------------------------------------------------------------------------------------
+    # --- the endpoint's side -----------------------------------------------------------------------------------------
     def on_tunnel(self, data: bytes) -> None:
         """Relay to the client."""
         self._bytes_out += len(data)
@@ -83,7 +90,7 @@ class Tunnel:
         """Pass the endpoint's half-close, or the loss of its connection, on."""
         self._endpoint_ended = True
         downstream = self._exchange.downstream
-        if self._client_ended or self._connection.user is None or downstream.closed:
+        if self._client_ended or self._connection.relay is None or downstream.closed:
             self._close()
         elif downstream.transport.can_write_eof():
             downstream.transport.write_eof()
@@ -96,25 +103,7 @@ class Tunnel:
         """Read from the client again."""
         self._exchange.downstream.resume()
 
-    def on_connection(self, connection: Connection) -> None:
-        """Never happens: a tunnel has its connection."""
-
-    def on_interim(self, head: ResponseHead) -> None:
-        """Never happens after 101."""
-
-    def on_response(self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None) -> None:
-        """Never happens after 101."""
-
-    def on_body(self, pieces: list[bytes]) -> None:
-        """Never happens after 101."""
-
-    def on_end(self, trailers: list[Field]) -> None:
-        """Never happens after 101."""
-
-    def on_failure(self, error: UpstreamError) -> None:
-        """Never happens after 101."""
-
-    # --- the end --------------------------------------------------------------------------------------------------------
+    # --- the end -----------------------------------------------------------------------------------------------------
     def _touch(self) -> None:
         downstream = self._exchange.downstream
         downstream.set_deadline(downstream.service.wheel.now + (self._idle or 86_400.0))
@@ -124,7 +113,7 @@ class Tunnel:
         if exchange.finished:
             return
         downstream, connection = exchange.downstream, self._connection
-        connection.user = None
+        connection.relay = None
         if not connection.transport.is_closing():
             connection.transport.close()
         exchange.close_tunnel(self._bytes_out)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from splitproxy.core.http1 import ChunkedDecoder, RequestHead, chunk, last_chunk
+from splitproxy.core.chunked import ChunkedDecoder, chunk, last_chunk
+from splitproxy.core.requests import RequestHead
 from splitproxy.errors import BadRequest, BodyTooLarge
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 class Upload:
     """A request's body, framed as the client framed it: by length, or chunked (and then chunked anew)."""
 
-    __slots__ = ("_decoder", "_left", "_limit", "copies", "done", "size", "waiting")
+    __slots__ = ("_decoder", "_left", "_limit", "_payload", "copies", "done", "size", "waiting")
 
     def __init__(self, head: RequestHead, limit: int) -> None:
         """Begin; `limit` in bytes, 0 for none. Raises BodyTooLarge."""
@@ -22,6 +23,7 @@ class Upload:
         self._decoder = ChunkedDecoder() if head.chunked else None
         self._left = head.content_length
         self._limit = limit
+        self._payload = 0
         self.done = False
         self.size = 0
         """Bytes so far, chunk framing included."""
@@ -41,8 +43,6 @@ class Upload:
         else:
             data, rest = self._rechunk(self._decoder, data)
         self.size += len(data)
-        if self._limit and self._decoder is not None and self.size > self._limit:
-            raise BodyTooLarge(f"the body is over {self._limit} bytes")
         if data:
             for copy in self.copies:
                 copy.write(data)
@@ -56,6 +56,9 @@ class Upload:
             pieces, rest = decoder.feed(data)
         except ValueError as error:
             raise BadRequest(str(error)) from None
+        self._payload += sum(map(len, pieces))
+        if self._limit and self._payload > self._limit:
+            raise BodyTooLarge(f"the body is over {self._limit} bytes")
         framed = chunk(pieces) if pieces else b""
         if decoder.done:
             self.done = True

@@ -3,7 +3,9 @@
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from splitproxy.core.http1 import ChunkedDecoder, Field, ResponseHead, parse_response
+from splitproxy.core.chunked import ChunkedDecoder
+from splitproxy.core.fields import Field
+from splitproxy.core.responses import ResponseHead, parse_response
 from splitproxy.errors import UpstreamError, UpstreamProtocolError, UpstreamReset
 
 if TYPE_CHECKING:
@@ -49,11 +51,21 @@ class User(Protocol):
     def on_failure(self, error: UpstreamError) -> None:
         """Take note that no (complete) response will come. The connection is no longer the user's."""
 
+    def pause_upload(self) -> None:
+        """Stop writing: the endpoint does not keep up."""
+
+    def resume_upload(self) -> None:
+        """Go on writing."""
+
+
+class Relay(Protocol):
+    """Whoever has a connection after an upgrade."""
+
     def on_tunnel(self, data: bytes) -> None:
-        """Take bytes of an upgraded connection."""
+        """Take bytes from the endpoint."""
 
     def on_tunnel_end(self) -> None:
-        """Take note that the endpoint ended its side of an upgraded connection."""
+        """Take note that the endpoint has ended its side, or is gone."""
 
     def pause_upload(self) -> None:
         """Stop writing: the endpoint does not keep up."""
@@ -66,8 +78,8 @@ class Connection(asyncio.Protocol):
     """A connection to an endpoint; serves one user at a time."""
 
     __slots__ = (
-        *("_buffer", "_decoder", "_interim", "_keep", "_left", "endpoint", "idle_since", "mode", "paused", "reused"),
-        *("transport", "user"),
+        *("_buffer", "_decoder", "_halted", "_interim", "_keep", "_left", "endpoint", "idle_since", "mode", "paused"),
+        *("relay", "reused", "transport", "user"),
     )
 
     transport: asyncio.Transport
@@ -75,6 +87,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, endpoint: "Endpoint") -> None:
         self.endpoint = endpoint
         self.user: User | None = None
+        self.relay: Relay | None = None
         self.mode = IDLE
         self.reused = False
         """Whether it has served a request before: only then may its death be a keep-alive race."""
@@ -85,8 +98,10 @@ class Connection(asyncio.Protocol):
         self._left = 0
         self._keep = True
         self._interim = 0
+        self._halted = False
+        """Whether it is not read from, because the user's client does not keep up."""
 
-    # --- what users do -------------------------------------------------------------------------------------------------
+    # --- what users do -----------------------------------------------------------------------------------------------
     def send(self, user: User, head: bytes) -> None:
         """Send a request's head, with as much of its body as there is, for `user`."""
         self.user = user
@@ -103,13 +118,15 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     def pause(self) -> None:
-        """Stop reading: whoever takes the answer does not keep up."""
-        if self.mode != CLOSED and not self.transport.is_closing():
+        """Stop reading: whoever takes the answer does not keep up. Without effect once the answer is complete."""
+        if (self.user or self.relay) is not None and not self.transport.is_closing():
+            self._halted = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read again."""
-        if self.mode != CLOSED and not self.transport.is_closing():
+        if self._halted and not self.transport.is_closing():
+            self._halted = False
             self.transport.resume_reading()
 
     def abort(self) -> None:
@@ -117,7 +134,7 @@ class Connection(asyncio.Protocol):
         if self.mode != CLOSED:
             self.transport.abort()
 
-    # --- what the event loop does --------------------------------------------------------------------------------------
+    # --- what the event loop does ------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self.transport = cast("asyncio.Transport", transport)
@@ -126,9 +143,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read a response, or whatever the present mode expects."""
         user = self.user
-        if user is None:  # an idle endpoint has nothing to say: RFC 9112 §9.2
-            self.endpoint.discard(self)
-            self.abort()
+        if user is None:
+            self._read_unasked(data)
             return
         mode = self.mode
         if mode == HEAD:
@@ -144,8 +160,13 @@ class Connection(asyncio.Protocol):
             self._read_chunked(user, data)
         elif mode == UNTIL_EOF:
             user.on_body([data])
-        elif mode == TUNNEL:
-            user.on_tunnel(data)
+
+    def _read_unasked(self, data: bytes) -> None:
+        if self.relay is not None:
+            self.relay.on_tunnel(data)
+        else:  # an idle endpoint has nothing to say (RFC 9112 §9.2): such a connection is never used again
+            self.endpoint.discard(self)
+            self.abort()
 
     def eof_received(self) -> bool:
         """Take the endpoint's end of stream: the regular end of a body that has no length."""
@@ -153,8 +174,8 @@ class Connection(asyncio.Protocol):
         if user is not None and self.mode == UNTIL_EOF:
             self._complete()
             user.on_end([])
-        elif user is not None and self.mode == TUNNEL:
-            user.on_tunnel_end()
+        elif self.relay is not None:
+            self.relay.on_tunnel_end()
             return True
         return False
 
@@ -162,28 +183,30 @@ class Connection(asyncio.Protocol):
         """Tell the user, if there is one, and the pool."""
         mode, self.mode = self.mode, CLOSED
         user, self.user = self.user, None
+        relay, self.relay = self.relay, None
         self.endpoint.lost(self, mode)
         if user is not None:
-            if mode == TUNNEL:
-                user.on_tunnel_end()
-            else:
-                silent = mode == HEAD and not self._buffer and not self._interim
-                detail = "the endpoint closed the connection before its answer was complete"
-                user.on_failure(UpstreamReset(detail, silent=silent))
+            silent = mode == HEAD and not self._buffer and not self._interim
+            detail = "the endpoint closed the connection before its answer was complete"
+            user.on_failure(UpstreamReset(detail, silent=silent))
+        elif relay is not None:
+            relay.on_tunnel_end()
 
     def pause_writing(self) -> None:
         """Pass back-pressure on to whoever feeds the request body."""
         self.paused = True
-        if self.user is not None:
-            self.user.pause_upload()
+        writer = self.user or self.relay
+        if writer is not None:
+            writer.pause_upload()
 
     def resume_writing(self) -> None:
         """Take back-pressure away."""
         self.paused = False
-        if self.user is not None:
-            self.user.resume_upload()
+        writer = self.user or self.relay
+        if writer is not None:
+            writer.resume_upload()
 
-    # --- reading a response --------------------------------------------------------------------------------------------
+    # --- reading a response ------------------------------------------------------------------------------------------
     def _read_head(self, user: User, data: bytes) -> None:
         end = data.find(b"\r\n\r\n")
         if end < 0:
@@ -220,8 +243,8 @@ class Connection(asyncio.Protocol):
         if status == 101:
             self.mode = TUNNEL
             user.on_response(head, None, None)
-            if rest and self.user is not None:  # by now the tunnel, not the exchange
-                self.user.on_tunnel(rest)
+            if rest and self.relay is not None:
+                self.relay.on_tunnel(rest)
         elif status in _SPECIAL or user.method == b"HEAD":
             self._keep = self._keep and not rest
             self._complete()
@@ -299,8 +322,11 @@ class Connection(asyncio.Protocol):
         self._interim = 0
         self._decoder = None
         self.reused = True
+        if self._halted:  # by an interim response that the client had no room for: the next user must be able to read
+            self.resume()
         if self._keep and user.upload_done and not self.paused:
-            self.endpoint.upstream.released(self.endpoint, self)
+            endpoint = self.endpoint
+            endpoint.upstream.released(endpoint, self)
         else:  # with the request's body still on its way, or a response that was the last one
             self.transport.close()
 

@@ -68,7 +68,7 @@ class Worker:
 
         self._loop.add_reader(channel, readable)
 
-    # --- the supervisor's word: one after the other --------------------------------------------------------------------
+    # --- the supervisor's word: one after the other ------------------------------------------------------------------
     def _from_supervisor(self, message: Message, fds: list[int]) -> None:
         self._queue.put_nowait((message, fds))
 
@@ -123,7 +123,7 @@ class Worker:
         await self.service.idle.wait()
         self.ended.set()
 
-    # --- control's word ------------------------------------------------------------------------------------------------
+    # --- control's word ----------------------------------------------------------------------------------------------
     def _meet_control(self, channel: Channel) -> None:
         if self._control is not None:
             self._loop.remove_reader(self._control)

@@ -139,7 +139,7 @@ def test_explain_shows_shares_filters_and_what_is_sent(capsys):
 @pytest.mark.parametrize(
     ("words", "status", "rest"),
     [
-        (["GET", "http://api.example.com/old?x"], 301, {"location": "http://api.example.com/new?x"}),
+        (["GET", "http://api.example.com/old?x"], 301, {"location": "http://api.example.com:8080/new?x"}),
         (["GET", "http://nobody.example/"], 404, {"error": "no_route"}),
         (["GET", f"{SHOP}/", "-H", "Transfer-Encoding: gzip"], 400, {"error": "bad_request"}),
         (["CONNECT", f"{SHOP}/"], 405, {"error": "method_not_allowed"}),

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from splitproxy.core.filters import HeaderModifier, PathChange, Redirect, Rewrite, compile_filters
-from splitproxy.core.http1 import normalise
+from splitproxy.core.targets import normalise
 
 
 # --- header modifiers ------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def test_a_backend_is_counted_under_route_rule_upstream_and_role(split_of):
     assert primary.key == ("series", "shop", "0", "a", "primary")
     assert canary.key == ("series", "shop", "0", "b", "canary")
     assert (primary.weight, canary.weight) == (90.5, 9.5)
-    assert (primary.block, primary.pool) == (-1, None)
+    assert (primary.series, primary.pool) == (None, None)
 
 
 def test_a_backend_has_its_own_filters(spec):

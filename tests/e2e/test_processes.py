@@ -401,10 +401,11 @@ def test_a_replaced_workers_counters_go_on(configure, started):
     program = started(configure()).ready()
     for _ in range(5):
         program.get()
+    until(lambda: requests_total(program) == 5)  # outcomes are gathered for ten milliseconds
     os.kill(program.workers[0], signal.SIGKILL)
     program.until_said("started again")
     program.get()
-    assert requests_total(program) == 6
+    until(lambda: requests_total(program) == 6)
 
 
 def requests_total(program):
