@@ -60,42 +60,55 @@ _SINK: Final = Sink()
 
 
 class RequestHead:
-    """One request's head, checked; what the proxy must know of it, and its bytes.
+    """One request's head, checked; what the proxy must know of it, and its bytes. Made by `parse_request` alone."""
 
-    No slots, on purpose: most requests leave most of this at the class's defaults, which then cost nothing to set.
-    """
+    __slots__ = (
+        *(
+            "authority",
+            "chunked",
+            "content_length",
+            "cuts",
+            "expect_continue",
+            "host",
+            "keep_alive",
+            "line_end",
+            "low",
+            "method",
+        ),
+        *("minor", "options", "path", "plain", "query", "raw", "request_id", "rewritten", "upgrade"),
+    )
 
     raw: bytes
     """All bytes, the last empty line included."""
     low: bytes
     """The same in lower case, from the end of the request line on."""
     method: bytes
-    rewritten: bytes = b""
+    rewritten: bytes
     """The target to send on where the request line cannot be sent on as it came; else empty."""
-    minor: int = 1
+    minor: int
     """The version: HTTP/1.`minor`."""
     line_end: int
     """Where the request line ends in `raw`."""
-    plain: bool = True
+    plain: bool
     """Whether it has neither a body nor anything else that asks for more than being sent on."""
-    authority: bytes = b""
+    authority: bytes
     """The Host value, or what an absolute-form target says instead; empty when an HTTP/1.0 request names none."""
-    host: bytes = b""
+    host: bytes
     """`authority` in lower case without its port."""
     path: bytes
     """Normalised for matching."""
-    query: bytes = b""
-    cuts: Sequence[Span] = ()
+    query: bytes
+    cuts: Sequence[Span]
     """Spans of `raw` that must not be forwarded, in order: `\\r\\nName: value`."""
-    options: frozenset[bytes] = NO_OPTIONS
+    options: frozenset[bytes]
     """What `Connection` lists."""
-    content_length: int = 0
+    content_length: int
     """0 when there is no body; meaningless when `chunked`."""
-    chunked: bool = False
-    keep_alive: bool = True
-    expect_continue: bool = False
-    upgrade: bytes = b""
-    request_id: bytes = b""
+    chunked: bool
+    keep_alive: bool
+    expect_continue: bool
+    upgrade: bytes
+    request_id: bytes
     """The X-Request-Id that came with it, or empty."""
 
     def field(self, name: bytes) -> bytes | None:
@@ -148,6 +161,13 @@ def parse_request(raw: bytes, max_count: int, max_uri: int) -> RequestHead:  # n
     """Check a complete request head and return it. Raises a ClientError or LocalError that says what is wrong."""
     head = RequestHead()
     head.raw = raw
+    head.minor = 1
+    head.plain = head.keep_alive = True
+    head.chunked = head.expect_continue = False
+    head.content_length = 0
+    head.authority = head.host = head.query = head.rewritten = head.upgrade = head.request_id = b""
+    head.cuts = ()
+    head.options = NO_OPTIONS
     line = _LINE.match(raw)
     if line is None:
         target = _read_line(head, raw)

@@ -29,22 +29,36 @@ _SPECIAL_RESPONSE: Final = re.compile(
 
 
 class ResponseHead:
-    """One response's head, checked. No slots, as for `RequestHead`."""
+    """One response's head, checked. Made by `parse_response` alone."""
+
+    __slots__ = (
+        "chunked",
+        "close",
+        "content_length",
+        "cuts",
+        "has_date",
+        "line_end",
+        "low",
+        "minor",
+        "raw",
+        "status",
+        "upgrade",
+    )
 
     raw: bytes
     low: bytes
     """`raw` in lower case, from the end of the status line on."""
     line_end: int
     status: int
-    minor: int = 1
-    cuts: Sequence[Span] = ()
-    content_length: int = -1
+    minor: int
+    cuts: Sequence[Span]
+    content_length: int
     """-1: not given, the body ends with the connection unless `chunked` or bodiless."""
-    chunked: bool = False
-    close: bool = False
+    chunked: bool
+    close: bool
     """Whether the endpoint will close the connection after this response."""
-    has_date: bool = False
-    upgrade: bytes = b""
+    has_date: bool
+    upgrade: bytes
 
     def fields(self) -> list[Field]:
         """Return every field that may be forwarded, as (name, value)."""
@@ -55,6 +69,11 @@ def parse_response(raw: bytes) -> ResponseHead:  # noqa: C901, PLR0912, PLR0915 
     """Check a complete response head and return it. Raises UpstreamProtocolError."""
     head = ResponseHead()
     head.raw = raw
+    head.minor = 1
+    head.cuts = ()
+    head.content_length = -1
+    head.chunked = head.close = head.has_date = False
+    head.upgrade = b""
     version, code = raw[:9], raw[9:12]
     if version != b"HTTP/1.1 ":
         if version != b"HTTP/1.0 ":

@@ -1,6 +1,8 @@
 """The access log: one line a request, made from a template and written in batches off the request's path."""
 
 import os
+import select
+import stat
 import sys
 from json.encoder import encode_basestring_ascii  # the C speed-up behind json.dumps
 from time import gmtime, strftime, time  # noqa: TID251 - a log line carries wall time
@@ -14,9 +16,9 @@ if TYPE_CHECKING:
 _MAX_BUFFERED: Final = 4 << 20
 """Bytes kept while the disk or pipe does not keep up; beyond them lines are dropped and counted."""
 _JSON: Final = (
-    '{"time":"%s.%03dZ","requestId":%s,"client":%s,"method":%s,"host":%s,"target":%s,"protocol":"HTTP/1.%d","status":%d,'
-    '"route":%s,"rule":%s,"upstream":%s,"role":"%s","reason":"%s","endpoint":%s,"attempts":%d,"durationMs":%.3f,'
-    '"bytesIn":%d,"bytesOut":%d,"error":%s,"userAgent":%s}\n'
+    '{"time":"%s.%03dZ","requestId":%s,"client":%s,"method":%s,"host":%s,"target":%s,"protocol":%s,"status":%d,'
+    '"route":%s,"rule":%s,"upstream":%s,"role":"%s","reason":%s,"endpoint":%s,"attempts":%d,"durationMs":%.3f,'
+    '"upstreamMs":%s,"bytesIn":%d,"bytesOut":%d,"error":%s,"userAgent":%s}\n'
 )
 
 
@@ -33,9 +35,17 @@ class AccessLog:
         self._fd = self._open()
 
     def _open(self) -> int:
-        if self.path == "-":
-            return os.dup(sys.stdout.fileno())
-        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC, 0o640)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+        if self.path != "-":
+            fd = os.open(self.path, flags | os.O_CREAT, 0o640)
+        else:
+            try:  # an open file of our own: not to block must not become a property of what others write to as well
+                fd = os.open(f"/proc/self/fd/{sys.stdout.fileno()}", flags)
+            except OSError:  # a socket, or no permission
+                fd = os.dup(sys.stdout.fileno())
+        # Workers share a pipe: no more than this goes into it in one piece (POSIX, PIPE_BUF).
+        self._piece = select.PIPE_BUF if stat.S_ISFIFO(os.fstat(fd).st_mode) else 65_536
+        return fd
 
     def reopen(self) -> None:
         """Open the file again after a rotation (USR1)."""
@@ -76,11 +86,11 @@ class AccessLog:
 
     def write_refusal(self, address: bytes, error: ProxyError, request_id: bytes) -> None:
         """Take a line for bytes that never became a request; none of them are shown."""
-        self._stamp_now()
+        milliseconds = self._stamp_now()
         if self.style == "json":
-            values = (self._stamp, 0, _quoted(request_id), _quoted(address), *["null"] * 3, 0, error.status)
-            nulls = ("null", "null", "null", "none", "", "null", 0, 0.0, 0, 0)
-            self._lines.append(_JSON % (*values, *nulls, encode_basestring_ascii(error.code), "null"))
+            known = (self._stamp, milliseconds, _quoted(request_id), _quoted(address), *["null"] * 4, error.status)
+            unknown = ("null", "null", "null", "none", "null", "null", 0, 0.0, "null", 0, 0)
+            self._lines.append(_JSON % (*known, *unknown, encode_basestring_ascii(error.code), "null"))
         else:
             self._lines.append(f'{address.decode()} - - [{self._stamp}] "-" {error.status} 0\n')
 
@@ -90,11 +100,24 @@ class AccessLog:
         charged = backend is not None and exchange.attempts > 0
         return _JSON % (
             *(self._stamp, milliseconds, _quoted(exchange.request_id), _quoted(exchange.downstream.address)),
-            *(_quoted(head.method), _quoted(head.host), _quoted(head.target), head.minor, exchange.status),
+            *(
+                _quoted(head.method),
+                _quoted(head.host),
+                _quoted(head.target),
+                f'"HTTP/1.{head.minor}"',
+                exchange.status,
+            ),
             *(quote(rule.route) if rule else "null", quote(rule.name) if rule else "null"),
             *(quote(backend.upstream) if backend else "null", backend.role if backend and charged else "none"),
-            *(exchange.reason, _quoted(exchange.endpoint.name) if exchange.endpoint else "null", exchange.attempts),
-            *(elapsed * 1000, exchange.bytes_in, exchange.bytes_out, quote(error.code) if error else "null"),
+            f'"{exchange.reason}"' if exchange.reason else "null",
+            *(_quoted(exchange.endpoint.name) if exchange.endpoint else "null", exchange.attempts),
+            *(
+                elapsed * 1000,
+                _upstream_time(exchange, elapsed),
+                exchange.bytes_in,
+                exchange.bytes_out,
+                quote(error.code) if error else "null",
+            ),
             _quoted(head.field(b"user-agent") or b""),
         )
 
@@ -119,9 +142,18 @@ class AccessLog:
             self._lines = []
         try:
             while self._pending:
-                self._pending = self._pending[os.write(self._fd, self._pending[:65_536]) :]
+                end = self._pending.rfind(b"\n", 0, self._piece) + 1
+                self._pending = self._pending[os.write(self._fd, self._pending[: end or self._piece]) :]
         except OSError:
             pass  # EAGAIN, ENOSPC: tried again at the next tick, and dropped lines are counted
+
+
+def _upstream_time(exchange: "Exchange", elapsed: float) -> str:
+    """Return the milliseconds from sending the last attempt to the end, null when there was none."""
+    if not exchange.attempts:
+        return "null"
+    waited = exchange.attempt_started - exchange.started if exchange.attempt_started else 0.0
+    return f"{(elapsed - waited) * 1000:.3f}"
 
 
 def _quoted(value: bytes) -> str:

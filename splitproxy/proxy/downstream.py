@@ -35,6 +35,7 @@ class Downstream(asyncio.Protocol):
             "authority",
             "buffer",
             "closed",
+            "congested",
             "deadline",
             "eof",
             "exchange",
@@ -59,7 +60,7 @@ class Downstream(asyncio.Protocol):
         self.deadline = 0.0
         self.next_look = 0.0
         self.slot: set[Timed] | None = None
-        self.closed = self.eof = self.lingering = False
+        self.closed = self.congested = self.eof = self.lingering = False
         self.reading = True
 
     # --- what the event loop does ------------------------------------------------------------------------------------
@@ -102,13 +103,19 @@ class Downstream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Stop reading from the endpoint: the client does not keep up."""
+        self.congested = True
         if self.exchange is not None:
             self.exchange.pause_download()
 
     def resume_writing(self) -> None:
-        """Read from the endpoint again."""
+        """Read from the endpoint again, or go on with requests that have waited."""
+        self.congested = False
         if self.exchange is not None:
             self.exchange.resume_download()
+        else:
+            self.resume()
+            if self.buffer:
+                self.service.loop.call_soon(self._next)
 
     def on_deadline(self, now: float) -> None:
         """Act on the time that has passed: an idle connection is closed, a slow head refused, a request told."""
@@ -116,11 +123,12 @@ class Downstream(asyncio.Protocol):
             return
         if self.exchange is not None:
             self.exchange.on_deadline(now)
-        elif self.buffer and not self.lingering:
+        elif self.lingering or self.congested:
+            self.transport.abort()
+        elif self.buffer:
             self.refuse(RequestTimeout("the head did not arrive in time"))
         else:
-            self.transport.abort() if self.lingering else self.transport.close()
-            return
+            self.transport.close()
         if self.slot is None and not self.transport.is_closing():
             self.service.wheel.watch(self)
 
@@ -212,6 +220,9 @@ class Downstream(asyncio.Protocol):
             self.linger()
             return
         self.deadline = service.wheel.now + service.limits.keep_alive_timeout
+        if self.congested:  # nor are further requests taken from a client that does not read its answers
+            self.pause()
+            return
         if not self.reading:
             self.resume()
         if self.buffer:
@@ -221,7 +232,7 @@ class Downstream(asyncio.Protocol):
             self.transport.close()
 
     def _next(self) -> None:
-        if self.exchange is None and self.buffer and not self.closed and not self.lingering:
+        if self.exchange is None and self.buffer and not (self.closed or self.lingering or self.congested):
             data, self.buffer = self.buffer, b""
             self.read_head(data)
             self._close_if_done()
@@ -242,13 +253,12 @@ class Downstream(asyncio.Protocol):
         """Cut the client off with a reset, so that it cannot take what it has for the whole answer."""
         if not self.closed:
             sock = self.transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.transport.abort()
 
     def linger(self) -> None:
         """Close, but read on for a moment what the client is still sending (RFC 9112 §9.6)."""
-        if self.closed:
+        if self.closed or self.transport.is_closing():  # after a reset nothing may follow, not even a FIN
             return
         self.buffer = b""
         if self.eof:

@@ -55,38 +55,35 @@ _CODE_CELL: Final = tuple(stats.CODE + index for index in stats.CODE_INDEX)
 
 
 class Exchange:
-    """One request and its answer. No slots, on purpose: most requests leave most of this at the class's defaults."""
+    """One request and its answer."""
 
-    rule: "Rule | None" = None
-    backend: "Backend | None" = None
-    series: "Series | None" = None
+    __slots__ = (
+        *("_attempt_deadline", "_out", "_rechunk", "_replayed", "_request_deadline", "_waiting", "attempt_started"),
+        *("attempts", "backend", "begun", "bytes_out", "connection", "downstream", "endpoint", "error", "finished"),
+        *("head", "issued", "keep_alive", "method", "reason", "request_id", "rule", "series", "service", "started"),
+        *("status", "timed", "timeouts", "upload", "upload_done"),
+    )
+
+    rule: "Rule | None"
+    backend: "Backend | None"
+    series: "Series | None"
     """Where its outcome is counted, once it is known which upstream it goes to."""
-    connection: Connection | None = None
-    endpoint: "Endpoint | None" = None
+    connection: Connection | None
+    endpoint: "Endpoint | None"
     """Of the last attempt."""
-    upload: Upload | None = None
-    upload_done = True
+    upload: Upload | None
     timeouts: "Timeouts"
-    error: ProxyError | None = None
-    reason = ""
-    status = 0
-    attempts = 0
-    attempt_started = 0.0
+    error: ProxyError | None
+    attempt_started: float
     """0: with the request, or so soon after that it makes no difference."""
-    begun = False
+    begun: bool
     """Whether the head of the answer has been sent: then it is too late for another status."""
-    finished = False
-    timed = True
+    timed: bool
     """Whether its duration says something about the upstream: not so for event streams and tunnels."""
-    bytes_out = 0
-    issued = b""
+    issued: bytes
     """The client id it was given, as a Set-Cookie line."""
-    _rechunk = False
-    _waiting = False
+    _waiting: bool
     """For a connection."""
-    _replayed = False
-    _request_deadline = 0.0
-    _attempt_deadline = 0.0
     _out: bytes
     """The request as sent, while it may have to be sent again."""
 
@@ -98,6 +95,13 @@ class Exchange:
         self.method = head.method
         self.request_id = head.request_id or service.request_id()
         self.keep_alive = head.keep_alive and not service.draining
+        self.rule = self.backend = self.series = self.connection = self.endpoint = self.upload = self.error = None
+        self.upload_done = self.timed = True
+        self.begun = self.finished = self._rechunk = self._waiting = self._replayed = False
+        self.status = self.attempts = self.bytes_out = 0
+        self.attempt_started = self._request_deadline = self._attempt_deadline = 0.0
+        self.issued = b""
+        self.reason = ""
 
     @property
     def bytes_in(self) -> int:
@@ -301,8 +305,8 @@ class Exchange:
             lines += self._frame(head, pieces is not None)
         if not head.has_date:
             lines += self.service.date()
-        if not self.keep_alive:
-            lines += b"Connection: close\r\n"
+        if not self.keep_alive or not self.upload_done:
+            lines += b"Connection: close\r\n"  # before the request's end, too: the rest of it will not be read
         elif not self.head.minor:
             lines += b"Connection: keep-alive\r\n"
         rule, backend = self.rule, self.backend
@@ -378,6 +382,8 @@ class Exchange:
 
     def on_failure(self, error: UpstreamError) -> None:
         """Replay, refuse or abort: no complete answer will come from this attempt."""
+        if self.finished:
+            return  # the client left while a connection was being opened: nobody waits for it
         if self.connection is None:
             self._waiting = False  # no connection could be made; the pool has taken its count down
             self.attempts += 1

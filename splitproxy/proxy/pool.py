@@ -5,6 +5,7 @@ Lists are last in, first out: the connection used last is the least likely to ha
 """
 
 import asyncio
+import logging
 import socket
 from collections import deque
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from splitproxy.errors import ConnectFailed, ConnectTimeout, NoEndpoint, QueueFu
 from splitproxy.proxy.timers import Wheel
 from splitproxy.proxy.upstream import IDLE, Connection, User
 
+_log = logging.getLogger("splitproxy.pool")
 Address = tuple[str, int, float]
 """(IP address, port, weight)."""
 
@@ -200,6 +202,9 @@ class Upstream:
             error = ConnectTimeout(f"no connection to {endpoint.name.decode()} within {self.plan.connect_timeout:g}s")
         except OSError as reason:
             error = ConnectFailed(f"cannot connect to {endpoint.name.decode()}: {reason.strerror or reason}")
+        except Exception:
+            _log.exception("defect while connecting to %s", endpoint.name.decode())
+            error = ConnectFailed(f"cannot connect to {endpoint.name.decode()}: a defect of the proxy")
         else:
             user.on_connection(connection)
             return

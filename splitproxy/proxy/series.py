@@ -6,7 +6,6 @@ out of the ordinary is counted at once.
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from typing import Final
 
 from splitproxy.core import stats
 

@@ -63,8 +63,9 @@ class Wheel:
             for item in due:
                 item.slot = None
             for item in due:
+                if item.deadline > now and item.slot is None:
+                    self.watch(item)
+            for item in due:
                 if item.deadline <= now:
                     item.on_deadline(now)
-                elif item.slot is None:
-                    self.watch(item)
         self._at = max(self._at, target)

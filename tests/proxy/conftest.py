@@ -11,6 +11,7 @@ import json
 import mmap
 import socket
 import struct
+import traceback
 from dataclasses import dataclass, field
 
 import pytest
@@ -38,15 +39,15 @@ ROOT = {"path": {"type": "PathPrefix", "value": "/"}, "method": None, "headers":
 
 
 def pytest_generate_tests(metafunc):
-    """Run `async def` tests on both kinds of event loop, unless they name one by `on_loop`."""
+    """Run `async def` tests on the event loop that workers have, or on those that `on_loop` names."""
     if inspect.iscoroutinefunction(metafunc.function):
         marker = metafunc.definition.get_closest_marker("on_loop")
         metafunc.fixturenames.append("loop_kind")
-        metafunc.parametrize("loop_kind", marker.args if marker else list(LOOPS))
+        metafunc.parametrize("loop_kind", marker.args if marker else ["uvloop"])
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "on_loop(kind): run an asynchronous test on this kind of event loop alone")
+    config.addinivalue_line("markers", "on_loop(*kinds): run an asynchronous test on these kinds of event loop")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -71,7 +72,7 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
-# --- messages ----------------------------------------------------------------------------------------------------------
+# --- messages ----------------------------------------------------------------------------------------------------
 @dataclass
 class Message:
     """A request as an endpoint got it, or a response as a client got it."""
@@ -260,7 +261,7 @@ def answering(data=OK, *, bytewise=False, then=""):
     return script
 
 
-# --- the rig -----------------------------------------------------------------------------------------------------------
+# --- the rig -----------------------------------------------------------------------------------------------------
 class Rig:
     """A service, its listener, and whoever talks to it."""
 
@@ -280,10 +281,13 @@ class Rig:
         return await endpoint.start()
 
     def plain(self, *upstreams, rules=None, limits=(), timeouts=(), pool=(), generation=1, **changes):
-        """Return a plain snapshot: upstreams named a, b, c...; each an endpoint, or a list of them or of `host:port`."""
+        """Return a plain snapshot; upstreams a, b, c... are each an endpoint, a `host:port`, or a list of these."""
         plans = []
         for name, given in zip("abcdef", upstreams, strict=False):
-            urls = [u if isinstance(u, str) else f"127.0.0.1:{u.port}" for u in (given if isinstance(given, list) else [given])]
+            urls = [
+                u if isinstance(u, str) else f"127.0.0.1:{u.port}"
+                for u in (given if isinstance(given, list) else [given])
+            ]
             split = [url.rpartition(":") for url in urls]
             plans.append(
                 {
@@ -341,8 +345,6 @@ class Rig:
         self.port = self.servers[0].sockets[0].getsockname()[1]
 
     def _bug(self, where):
-        import traceback  # only here
-
         self.bugs.append(f"{where}: {traceback.format_exc()}")
 
     async def client(self, receive_buffer=0):
@@ -366,7 +368,7 @@ class Rig:
     def pool(self, name="a", *, mirrors=False):
         return self.service.upstream(name, mirrors=mirrors)
 
-    # --- signals ---
+    # --- signals --------------------------------------------------------------------------------------------------
     def cells(self):
         """Return {(route, rule, upstream, role): block}, with what is still in batches written."""
         self.service._write_series()
@@ -407,10 +409,10 @@ class Rig:
     def log(self):
         return [json.loads(line) for line in self.lines()]
 
-    # --- the end ---
+    # --- the end --------------------------------------------------------------------------------------------------
     async def until(self, condition):
         """Wait for what only looking tells, a few milliseconds at a time."""
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.005)
 
     def at_rest(self):

@@ -1,4 +1,4 @@
-"""Endpoints that are dead, late or lying, clients that are slow, and limits: each with its status, each charged right."""
+"""Endpoints that are dead or late, clients that are slow, limits: each with its status, charged to the right one."""
 
 import asyncio
 import contextlib
@@ -83,22 +83,22 @@ async def test_a_request_over_its_time_is_504_and_charged_to_nobody(rig):
     assert rig.outcomes(upstream="a") == {"cancelled": 1}
 
 
-@pytest.mark.parametrize("timeout", ["streamIdle", "request", "backendRequest"])
-async def test_an_answer_that_stalls_is_cut_off(rig, timeout):
+@pytest.mark.parametrize("limit", ["streamIdle", "request", "backendRequest"])
+async def test_an_answer_that_stalls_is_cut_off(rig, limit):
     async def script(peer, endpoint):
         await peer.request()
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
         await peer.reader.read()
 
-    await rig.serve(await rig.endpoint(script), timeouts={timeout: 0.2})
+    await rig.serve(await rig.endpoint(script), timeouts={limit: 0.2})
     client = await rig.client()
     await client.send(GET)
     await client.reader.readuntil(b"ab")
     assert await client.ends() in {"reset", "eof"}
     (line,) = rig.log()
     assert line["status"] == 200
-    assert line["error"] == ("request_deadline" if timeout == "request" else "upstream_timeout")
-    assert rig.outcomes() == {"cancelled" if timeout == "request" else "upstream_timeout": 1}
+    assert line["error"] == ("request_deadline" if limit == "request" else "upstream_timeout")
+    assert rig.outcomes() == {"cancelled" if limit == "request" else "upstream_timeout": 1}
 
 
 async def test_a_stream_may_last_as_long_as_it_moves(rig):
@@ -113,7 +113,7 @@ async def test_a_stream_may_last_as_long_as_it_moves(rig):
     assert (await rig.ask()).body == b"x" * 8
 
 
-# --- clients -----------------------------------------------------------------------------------------------------------
+# --- clients -----------------------------------------------------------------------------------------------------
 async def test_a_head_that_is_too_slow_is_408(rig):
     await rig.serve(await rig.endpoint(), limits={"headerTimeout": 0.2})
     client = await rig.client()
@@ -167,7 +167,9 @@ async def test_a_body_may_be_as_large_as_the_limit_however_it_is_framed(rig, chu
     body = b"x" * size
     if chunked:
         pieces = b"".join(b"1\r\n%c\r\n" % octet for octet in body)
-        await client.send(b"POST / HTTP/1.1\r\nHost: kit.test\r\nTransfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n")
+        await client.send(
+            b"POST / HTTP/1.1\r\nHost: kit.test\r\nTransfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n"
+        )
     else:
         await client.send(b"POST / HTTP/1.1\r\nHost: kit.test\r\nContent-Length: %d\r\n\r\n" % size + body)
     response = await client.response()
@@ -201,7 +203,7 @@ async def test_a_rule_without_a_usable_backend_is_500(rig, refs):
     assert rig.outcomes() == {}
 
 
-# --- the pool ----------------------------------------------------------------------------------------------------------
+# --- the pool ----------------------------------------------------------------------------------------------------
 async def test_connections_are_used_last_in_first_out(rig):
     hold = asyncio.Event()
     used = []
@@ -324,7 +326,7 @@ async def test_all_endpoints_of_an_upstream_take_turns(rig):
     assert [len(endpoint.received) for endpoint in endpoints] == [3, 3, 3]
 
 
-# --- a reload ----------------------------------------------------------------------------------------------------------
+# --- a reload ----------------------------------------------------------------------------------------------------
 async def test_a_reload_keeps_connections_to_endpoints_that_stay_and_finishes_what_is_under_way(rig):
     hold = asyncio.Event()
 

@@ -79,7 +79,12 @@ async def test_what_is_forwarded_says_who_asked_and_for_what(relayed):
 @pytest.mark.parametrize(
     "line",
     [
-        *(b"X-Forwarded-For: 6.6.6.6", b"X-FORWARDED-PROTO: https", b"x-forwarded-host: evil", b"Forwarded: for=6.6.6.6"),
+        *(
+            b"X-Forwarded-For: 6.6.6.6",
+            b"X-FORWARDED-PROTO: https",
+            b"x-forwarded-host: evil",
+            b"Forwarded: for=6.6.6.6",
+        ),
         *(b"X_Forwarded_For: 6.6.6.6", b"X-Forwarded_For: 6.6.6.6", b"X-Real-IP: 6.6.6.6", b"X-Forwarded-Port: 1"),
     ],
 )
@@ -118,9 +123,10 @@ async def test_an_asterisk_is_forwarded(relayed):
     assert request.target == b"*"
 
 
-# --- filters -----------------------------------------------------------------------------------------------------------
+# --- filters -----------------------------------------------------------------------------------------------------
 def filters(*given):
-    return [{"filters": [{"type": kind, kind[0].lower() + kind[1:]: value} for kind, value in given]}]
+    keys = {"URLRewrite": "urlRewrite"}
+    return [{"filters": [{"type": kind, keys.get(kind, kind[0].lower() + kind[1:]): value} for kind, value in given]}]
 
 
 MODIFIER = {
@@ -141,7 +147,9 @@ async def test_request_fields_are_set_added_and_removed(relayed):
 
 
 async def test_response_fields_are_set_added_and_removed(rig):
-    answer = b"HTTP/1.1 200 OK\r\nX-Set: a\r\nX-Gone: 1\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nContent-Length: 2\r\n\r\nok"
+    answer = (
+        b"HTTP/1.1 200 OK\r\nX-Set: a\r\nX-Gone: 1\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nContent-Length: 2\r\n\r\nok"
+    )
     await rig.serve(await rig.endpoint(answer), rules=filters(("ResponseHeaderModifier", MODIFIER)))
     response = await rig.ask()
     assert (response.all(b"x-set"), response.all(b"x-fresh")) == ([b"new"], [b"1"])
@@ -169,7 +177,13 @@ async def test_a_backend_has_filters_of_its_own(rig):
 async def test_a_rewrite_changes_path_and_host(rig, path, target, wanted):
     endpoint = await rig.endpoint()
     (rule,) = filters(("URLRewrite", {"hostname": "inner.test", "path": path}))
-    match = {"path": {"type": "PathPrefix", "value": "/shop"}, "method": None, "headers": [], "cookies": [], "queryParams": []}
+    match = {
+        "path": {"type": "PathPrefix", "value": "/shop"},
+        "method": None,
+        "headers": [],
+        "cookies": [],
+        "queryParams": [],
+    }
     await rig.serve(endpoint, rules=[{**rule, "matches": [match]}])
     await rig.ask(target)
     assert endpoint.received[0].target == wanted
@@ -188,7 +202,7 @@ async def test_a_redirect_is_answered_and_counted_to_nobody(rig):
     assert rig.codes(upstream="", route="shop") == {"301": 2}
 
 
-# --- splits ------------------------------------------------------------------------------------------------------------
+# --- splits ------------------------------------------------------------------------------------------------------
 def split(canary, key=None, overrides=()):
     refs = [{"name": name, "weight": weight, "filters": []} for name, weight in (("a", 100 - canary), ("b", canary))]
     return [{"backendRefs": refs, "split": {"key": key, "overrides": list(overrides)}}]
@@ -201,7 +215,6 @@ async def two(rig, rules):
     return endpoints
 
 
-@pytest.mark.on_loop("uvloop")
 async def test_shares_are_within_binomial_bounds_end_to_end(rig):
     await two(rig, split(20))
     client, count = await rig.client(), 3000

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+pytestmark = pytest.mark.on_loop("uvloop", "asyncio")
 GET = b"GET /%d HTTP/1.1\r\nHost: kit.test\r\n\r\n"
 
 
@@ -150,7 +151,7 @@ async def test_bytes_of_an_idle_endpoint_end_its_connection(rig):
     assert endpoint.connections == 2
 
 
-# --- an endpoint that closes as a request is sent ------------------------------------------------------------------------
+# --- an endpoint that closes as a request is sent ----------------------------------------------------------------
 def racing(how):
     """Return a script whose first connection answers once and then ends when the second request has come."""
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+pytestmark = pytest.mark.on_loop("uvloop", "asyncio")
 MIRROR = {
     "backendRef": {"name": "b"},
     "percent": 100.0,

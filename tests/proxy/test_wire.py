@@ -23,7 +23,6 @@ def table(name):
     return pytest.mark.parametrize("case", rows, ids=[row["name"] for row in rows])
 
 
-@pytest.mark.on_loop("uvloop")
 @bytewise
 @table("refused_requests.json")
 async def test_a_malformed_or_ambiguous_request_is_refused_and_never_forwarded(rig, case, bytewise):
@@ -50,7 +49,6 @@ async def test_a_malformed_or_ambiguous_request_is_refused_and_never_forwarded(r
     assert not rig.outcomes()
 
 
-@pytest.mark.on_loop("uvloop")
 @bytewise
 @table("bad_chunked_bodies.json")
 async def test_a_broken_chunked_body_is_refused(rig, case, bytewise):
@@ -108,8 +106,8 @@ async def test_what_is_no_response_is_answered_by_502_and_its_connection_is_not_
     assert not any(known.idle for known in rig.pool().endpoints.values())
 
 
-@bytewise
-@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+@pytest.mark.on_loop("uvloop", "asyncio")
+@pytest.mark.parametrize(("version", "bytewise"), [(b"HTTP/1.1", False), (b"HTTP/1.1", True), (b"HTTP/1.0", False)])
 @table("cut_responses.json")
 async def test_an_answer_that_breaks_off_is_cut_off_by_a_reset(rig, case, bytewise, version):
     relayed = asyncio.Event()
@@ -132,9 +130,13 @@ async def test_an_answer_that_breaks_off_is_cut_off_by_a_reset(rig, case, bytewi
     await client.send(b"GET / %b\r\nHost: kit.test\r\n\r\n" % version)
     got = await client.reader.readuntil(b"\r\n\r\n")
     relayed.set()
-    with pytest.raises(ConnectionResetError):
+    try:
         while data := await client.reader.read(65_536):
             got += data
+        end = "a clean end"
+    except ConnectionResetError:
+        end = "a reset"
+    assert end == "a reset"
     assert got.count(b"HTTP/1.1 ") == 1, "never a second status after a head"
     assert not got.endswith(b"0\r\n\r\n")
     (line,) = rig.log()
