@@ -11,7 +11,7 @@ _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def parse_host(value: bytes) -> bytes:
     """Return the name of a Host value in lower case, without its port. Raises BadRequest (RFC 9110 §7.2)."""
     found = _HOST.fullmatch(value)

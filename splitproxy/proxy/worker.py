@@ -166,8 +166,6 @@ class Worker:
         if prepared is not None:
             self.service.commit(prepared)
             self._tell({"type": "committed", "generation": generation})
-            # A snapshot lives long: collections that look through it again and again would only stall requests.
-            gc.freeze()
 
     async def _forget(self, generation: int) -> None:
         task = self._preparing.pop(generation, None)
@@ -187,6 +185,8 @@ class Worker:
             for _ in loader:
                 await asyncio.sleep(0)
         finally:
+            # A snapshot lives long and dies by reference count: no collection need ever look through it.
+            gc.freeze()
             gc.enable()
         assert loader.snapshot is not None
         return loader.snapshot
