@@ -183,8 +183,7 @@ def parse_request(raw: bytes, max_count: int, max_uri: int) -> RequestHead:  # n
     if size > max_uri:
         raise TargetTooLong(f"the target is over {max_uri} bytes")
     head.low = low = raw[line_end:].lower()
-    # Shorter heads cannot hold so many fields that counting them would pay.
-    if len(low) > 8 * max_count and low.count(b"\n") > max_count + 2:
+    if len(low) > 4 * max_count and low.count(b"\n") > max_count + 2:
         raise HeadTooLarge(f"more than {max_count} fields")
     parser = _spare_parsers.pop() if _spare_parsers else HttpRequestParser(_SINK)
     try:

@@ -312,3 +312,13 @@ def test_all_trailers_together_are_bounded():
 def test_extensions_are_dropped_and_several_pieces_are_one_chunk():
     assert decode(b'3;a=b;c="d"\r\nabc\r\n0;x\r\n\r\n') == (b"abc", b"", [])
     assert chunk([b"ab", b"", b"c"]) == b"3\r\nabc\r\n"
+
+
+@pytest.mark.parametrize("line", [b"a:\r\n", b"a:b\r\n", b"x-field: a value of some length\r\n"])
+def test_a_head_may_have_a_hundred_fields_however_short_and_not_one_more(line):
+    def head(count):
+        return b"GET / HTTP/1.1\r\nHost: kit.test\r\n" + line * (count - 1) + b"\r\n"
+
+    assert parse_request(head(100), 100, 8192).host == b"kit.test"
+    with pytest.raises(HeadTooLarge):
+        parse_request(head(101), 100, 8192)
