@@ -52,8 +52,12 @@ class Wheel:
         item.next_look = 0.0
 
     def tick(self, now: float) -> None:
-        """Advance to `now`: call `on_deadline` of what is due, look again later at the rest."""
+        """Advance to `now`: call `on_deadline` of what is due, look again later at the rest.
+
+        Raises ExceptionGroup, after all have been called, of what they raised.
+        """
         self.now = now
+        errors: list[Exception] = []
         target = int(now / RESOLUTION)
         # After a long stall one turn of the ring has seen every slot.
         for _ in range(min(target - self._at, len(self._ring))):
@@ -67,5 +71,14 @@ class Wheel:
                     self.watch(item)
             for item in due:
                 if item.deadline <= now:
-                    item.on_deadline(now)
+                    self._call(item, now, errors)
         self._at = max(self._at, target)
+        if errors:
+            raise ExceptionGroup("at a deadline", errors)
+
+    @staticmethod
+    def _call(item: Timed, now: float, errors: list[Exception]) -> None:
+        try:
+            item.on_deadline(now)
+        except Exception as error:  # a defect in one must not cost the others their deadlines
+            errors.append(error)

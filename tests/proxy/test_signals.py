@@ -218,3 +218,17 @@ def test_an_item_may_be_watched_again_from_its_own_deadline():
     wheel.watch(item)
     _run(wheel, 100.0, 105.5)
     assert len(item.told) in {3, 4}
+
+
+def test_a_defect_at_one_deadline_does_not_cost_the_others_theirs():
+    wheel, items = Wheel(100.0), [Item(100.5) for _ in range(5)]
+
+    def fail(now):
+        raise ZeroDivisionError
+
+    items[2].on_deadline = fail
+    for item in items:
+        wheel.watch(item)
+    with pytest.raises(ExceptionGroup):
+        wheel.tick(101.0)
+    assert [len(item.told) for item in items] == [1, 1, 0, 1, 1]
