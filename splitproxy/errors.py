@@ -132,12 +132,6 @@ class QueueFull(LocalError):
     status, code = 503, "queue_full"
 
 
-class Draining(LocalError):
-    """The process is shutting down."""
-
-    status, code, closes = 503, "draining", True
-
-
 class RequestDeadline(LocalError):
     """`timeouts.request` passed before the answer began."""
 
