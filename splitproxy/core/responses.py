@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -27,6 +28,9 @@ _SPECIAL_RESPONSE: Final = re.compile(
     rb":[ \t]*([^\r]*)"
 )
 
+BODILESS: Final = frozenset((101, 204, 304))
+"""Statuses whose responses have no body, whatever their fields say."""
+
 
 class ResponseHead:
     """One response's head, checked. Made by `parse_response` alone."""
@@ -41,6 +45,8 @@ class ResponseHead:
         "low",
         "minor",
         "raw",
+        "sent",
+        "sized",
         "status",
         "upgrade",
     )
@@ -59,6 +65,10 @@ class ResponseHead:
     """Whether the endpoint will close the connection after this response."""
     has_date: bool
     upgrade: bytes
+    sized: bool
+    """Whether it is a final answer whose length it says itself, in whatever way."""
+    sent: bytes
+    """As sent on where nothing is added; empty until it is first wanted. (A leaf: heads are shared, see below.)"""
 
     def fields(self) -> list[Field]:
         """Return every field that may be forwarded, as (name, value)."""
@@ -73,7 +83,7 @@ def parse_response(raw: bytes) -> ResponseHead:  # noqa: C901, PLR0912, PLR0915 
     head.cuts = ()
     head.content_length = -1
     head.chunked = head.close = head.has_date = False
-    head.upgrade = b""
+    head.upgrade = head.sent = b""
     version, code = raw[:9], raw[9:12]
     if version != b"HTTP/1.1 ":
         if version != b"HTTP/1.0 ":
@@ -126,7 +136,15 @@ def parse_response(raw: bytes) -> ResponseHead:  # noqa: C901, PLR0912, PLR0915 
         nominated = options - HARMLESS
         if nominated:
             head.cuts = merge_cuts(head.cuts, spans_of(low, line_end, nominated))
+    head.sized = head.content_length >= 0 and status >= 200 and status not in BODILESS
     return head
+
+
+KNOWN_BYTES: Final = 1024
+"""Longest head that is remembered: what an endpoint can make us keep is bounded."""
+parse_known = lru_cache(maxsize=512)(parse_response)
+"""`parse_response` for heads that may have been seen before: an endpoint gives answers of the same length the same head
+for as long as the second of their Date lasts. Errors are not remembered."""
 
 
 def _response_options(value: bytes) -> frozenset[bytes]:

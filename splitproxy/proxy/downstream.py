@@ -43,7 +43,7 @@ class Downstream(asyncio.Protocol):
             "lingering",
             "next_look",
         ),
-        *("port", "reading", "service", "slot", "transport"),
+        *("port", "reading", "service", "slot", "spare", "transport"),
     )
 
     transport: asyncio.Transport
@@ -51,6 +51,8 @@ class Downstream(asyncio.Protocol):
     def __init__(self, service: "Service") -> None:
         self.service = service
         self.exchange: Exchange | Tunnel | None = None
+        self.spare: Exchange | None = None
+        """One that is over and may serve the next request: making one costs as much as some of its steps."""
         self.buffer = b""
         """Bytes of a head that is not complete, or of requests whose turn has not come."""
         self.address = b""
@@ -156,8 +158,13 @@ class Downstream(asyncio.Protocol):
             self.refuse(error)
             return
         self.buffer = b""
-        self.exchange = exchange = Exchange(self, head)
-        exchange.begin(rest)
+        exchange = self.spare
+        if exchange is None:
+            exchange = Exchange(self)
+        else:
+            self.spare = None
+        self.exchange = exchange
+        exchange.begin(head, rest)
 
     def _wait_for_more(self, data: bytes) -> None:
         service = self.service

@@ -60,8 +60,8 @@ class Exchange:
     __slots__ = (
         *("_attempt_deadline", "_out", "_rechunk", "_replayed", "_request_deadline", "_waiting", "attempt_started"),
         *("attempts", "backend", "begun", "bytes_out", "connection", "downstream", "endpoint", "error", "finished"),
-        *("head", "issued", "keep_alive", "method", "reason", "request_id", "rule", "series", "service", "started"),
-        *("status", "timed", "timeouts", "upload", "upload_done"),
+        *("head", "issued", "keep_alive", "method", "ordinary", "reason", "request_id", "rule", "series"),
+        *("service", "started", "status", "timed", "timeouts", "upload", "upload_done"),
     )
 
     rule: "Rule | None"
@@ -80,6 +80,8 @@ class Exchange:
     """Whether the head of the answer has been sent: then it is too late for another status."""
     timed: bool
     """Whether its duration says something about the upstream: not so for event streams and tunnels."""
+    ordinary: bool
+    """Whether nothing about the request asks for more than relaying the answer as it comes."""
     issued: bytes
     """The client id it was given, as a Set-Cookie line."""
     _waiting: bool
@@ -87,21 +89,15 @@ class Exchange:
     _out: bytes
     """The request as sent, while it may have to be sent again."""
 
-    def __init__(self, downstream: "Downstream", head: RequestHead) -> None:
-        self.started = perf_counter()
+    def __init__(self, downstream: "Downstream") -> None:
+        """Set what the shortest way (`on_whole`) leaves as it is: after it an exchange serves another request."""
         self.downstream = downstream
-        self.service = service = downstream.service
-        self.head = head
-        self.method = head.method
-        self.request_id = head.request_id or service.request_id()
-        self.keep_alive = head.keep_alive and not service.draining
-        self.rule = self.backend = self.series = self.connection = self.endpoint = self.upload = self.error = None
+        self.service = downstream.service
+        self.connection = self.upload = self.error = None
         self.upload_done = self.timed = True
-        self.begun = self.finished = self._rechunk = self._waiting = self._replayed = False
-        self.status = self.attempts = self.bytes_out = 0
-        self.attempt_started = self._request_deadline = self._attempt_deadline = 0.0
+        self._rechunk = self._waiting = self._replayed = False
+        self.attempt_started = 0.0
         self.issued = b""
-        self.reason = ""
 
     @property
     def bytes_in(self) -> int:
@@ -109,9 +105,19 @@ class Exchange:
         return len(self.head.raw) + (0 if self.upload is None else self.upload.size)
 
     # --- match, filter, split, mirror --------------------------------------------------------------------------------
-    def begin(self, rest: bytes) -> None:  # noqa: C901, PLR0912 - hot: the steps every request takes
+    def begin(self, head: RequestHead, rest: bytes) -> None:  # noqa: C901, PLR0912, PLR0915 - hot: every request's way
         """Route the request and send it; `rest` is what followed its head."""
-        head, service, downstream = self.head, self.service, self.downstream
+        self.started = perf_counter()
+        service, downstream = self.service, self.downstream
+        self.head = head
+        self.method = head.method
+        self.request_id = head.request_id or service.request_id()
+        self.keep_alive = head.keep_alive and not service.draining
+        self.rule = self.backend = self.series = self.endpoint = None
+        self.begun = self.finished = self.ordinary = False
+        self.status = self.attempts = self.bytes_out = 0
+        self._request_deadline = self._attempt_deadline = 0.0
+        self.reason = ""
         try:
             if not head.plain:
                 rest = self._begin_upload(rest)
@@ -144,6 +150,7 @@ class Exchange:
                 downstream.forward_for(head.authority)
             if rule.plain:
                 self._out = compose_request(head, downstream.forwarded, self.request_id, backend.pool.fallback_host)
+                self.ordinary = head.plain and not self.issued
             else:
                 out = filter_request(self, rule, backend)
                 if out is None:
@@ -292,17 +299,63 @@ class Exchange:
             self.downstream.transport.write(compose_response(head, b""))
         self._expect_within(self.timeouts.response_head)
 
-    def on_response(  # noqa: C901 - hot
-        self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None
-    ) -> None:
+    def on_whole(self, head: ResponseHead, body: bytes) -> None:
+        """Relay a complete answer: the shortest way for nearly all requests, the general one for the rest."""
+        if not (self.ordinary and self.keep_alive and head.has_date) or self.attempt_started or self.attempts != 1:
+            self.on_response(head, [body] if body else [], [])
+            return
+        sent = head.sent
+        if not sent:
+            sent = head.sent = compose_response(head, b"")
+        data = sent + body
+        self.downstream.transport.write(data)
+        elapsed = perf_counter() - self.started
+        self.status, self.bytes_out = head.status, len(data)
+        self.begun = True
+        series, endpoint = self.series, self.endpoint
+        assert series is not None
+        assert endpoint is not None
+        self.connection = None
+        endpoint.active -= 1
+        series.done.append((_CODE_CELL[head.status], elapsed, len(self.head.raw), len(data), _REASON[self.reason]))
+        series.active -= 1
+        if not series.changed:
+            self.service.note(series)
+        self.downstream.spare = self
+        self._close(elapsed)
+
+    def on_beginning(self, head: ResponseHead, body: memoryview) -> None:
+        """Relay a head and the beginning of a body whose length it says, without copying the latter."""
+        data = self._answer_head(head, body=True)
+        self.bytes_out += len(data) + len(body)
+        self.downstream.transport.writelines((data, body))
+        self._expect_within(self.timeouts.stream_idle)
+
+    def on_response(self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None) -> None:
         """Relay the head of the answer, with what has come of its body, in one write."""
-        self.status = head.status
         if head.status == 101:
+            self.status = head.status
             self._upgrade(head)
             return
+        data = self._answer_head(head, body=pieces is not None)
+        if pieces:
+            data += chunk(pieces) if self._rechunk else pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if trailers is not None and self._rechunk:
+            data += last_chunk(trailers)
+        self.bytes_out += len(data)
+        self.downstream.transport.write(data)
+        if trailers is None:
+            self._expect_within(self.timeouts.stream_idle)
+        else:
+            self._end()
+
+    def _answer_head(self, head: ResponseHead, *, body: bool) -> bytes:
+        """Begin the answer: return its head as the client is to see it."""
+        self.status = head.status
+        self.begun = True
         lines = self.issued
         if head.content_length < 0:
-            lines += self._frame(head, pieces is not None)
+            lines += self._frame(head, body)
         if not head.has_date:
             lines += self.service.date()
         if not self.keep_alive or not self.upload_done:
@@ -313,26 +366,12 @@ class Exchange:
         assert rule is not None
         assert backend is not None
         if rule.plain or (rule.response_modifier is None and backend.response_modifier is None):
-            data = compose_response(head, lines)
-        else:
-            fields = head.fields()
-            for modifier in (rule.response_modifier, backend.response_modifier):
-                if modifier is not None:
-                    modifier.apply(fields)
-            data = rebuild_response(head, fields, lines)
-        if pieces:
-            data += chunk(pieces) if self._rechunk else pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self.begun = True
-        if trailers is None:
-            self.bytes_out += len(data)
-            self.downstream.transport.write(data)
-            self._expect_within(self.timeouts.stream_idle)
-            return
-        if self._rechunk:
-            data += last_chunk(trailers)
-        self.bytes_out += len(data)
-        self.downstream.transport.write(data)
-        self._end()
+            return compose_response(head, lines)
+        fields = head.fields()
+        for modifier in (rule.response_modifier, backend.response_modifier):
+            if modifier is not None:
+                modifier.apply(fields)
+        return rebuild_response(head, fields, lines)
 
     def _frame(self, head: ResponseHead, body: bool) -> bytes:
         """Decide how the client sees the end of a body without a length; return the field that says so."""

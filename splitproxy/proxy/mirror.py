@@ -168,6 +168,15 @@ class Copy:
         if trailers is not None:
             self.on_end(trailers)
 
+    def on_whole(self, head: ResponseHead, body: bytes) -> None:
+        """Remember the status; count the outcome."""
+        self.status = head.status
+        self.on_end([])
+
+    def on_beginning(self, head: ResponseHead, body: memoryview) -> None:
+        """Remember the status; the body is of no interest."""
+        self.status = head.status
+
     def on_body(self, pieces: list[bytes]) -> None:
         """Ignore it."""
 

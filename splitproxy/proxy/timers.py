@@ -42,7 +42,7 @@ class Wheel:
         slot = self._ring[(self._at + steps) % len(self._ring)]
         slot.add(item)
         item.slot = slot
-        item.next_look = (self._at + steps) * RESOLUTION
+        item.next_look = min(item.deadline, (self._at + steps) * RESOLUTION)
 
     def forget(self, item: Timed) -> None:
         """Never look at `item` again."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from splitproxy.core.chunked import ChunkedDecoder
 from splitproxy.core.fields import Field
-from splitproxy.core.responses import ResponseHead, parse_response
+from splitproxy.core.responses import BODILESS, KNOWN_BYTES, ResponseHead, parse_known, parse_response
 from splitproxy.errors import UpstreamError, UpstreamProtocolError, UpstreamReset
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ MAX_INTERIM: Final = 16
 WRITE_HIGH: Final = 262_144
 """Bytes waiting to be sent at which the other side is no longer read from."""
 
-_SPECIAL: Final = frozenset((101, 204, 304))
-"""Statuses whose responses have no body, whatever their fields say."""
 IDLE, HEAD, LENGTH, CHUNKED, UNTIL_EOF, TUNNEL, CLOSED = range(7)
 
 
@@ -41,6 +39,12 @@ class User(Protocol):
         `pieces` is None when there is no body by its nature (HEAD, 204, 304). When `trailers` is not None the response
         is complete, and the connection is no longer the user's; else `on_body` and `on_end` follow.
         """
+
+    def on_whole(self, head: ResponseHead, body: bytes) -> None:
+        """Take a complete response whose length its head says: as `on_response`, for what nearly all of them are."""
+
+    def on_beginning(self, head: ResponseHead, body: memoryview) -> None:
+        """Take a head and some of a body whose length it says: as `on_response` when `on_body` and `on_end` follow."""
 
     def on_body(self, pieces: list[bytes]) -> None:
         """Take the next bytes of the body."""
@@ -208,33 +212,39 @@ class Connection(asyncio.Protocol):
 
     # --- reading a response ------------------------------------------------------------------------------------------
     def _read_head(self, user: User, data: bytes) -> None:
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
             if len(data) > MAX_HEAD or not b"HTTP/1.".startswith(data[:7]):
                 self._fail(user, "the response head is too large or not HTTP/1")
                 return
             self._buffer = data
             return
-        end += 4
         self._buffer = b""
         if end > MAX_HEAD:
             self._fail(user, "the response head is too large")
             return
-        rest = data[end:]
         try:
-            head = parse_response(data[:end] if rest else data)
+            head = parse_known(data[:end]) if end <= KNOWN_BYTES else parse_response(data[:end])
         except UpstreamProtocolError as error:
             self._fail(user, error.detail)
             return
-        status = head.status
-        if status < 200 and status != 101:
-            self._read_interim(user, head, rest)
-            return
-        self._keep = not head.close
-        if head.content_length == len(rest) and status not in _SPECIAL and user.method != b"HEAD":
-            self._complete()
-            user.on_response(head, [rest] if rest else [], [])
+        left = head.content_length - len(data) + end
+        if not head.sized or user.method == b"HEAD" or left < 0:
+            self._read_unusual(user, head, data[end:])
+        elif left:
+            self._keep = not head.close
+            self.mode, self._left = LENGTH, left
+            user.on_beginning(head, memoryview(data)[end:])
         else:
+            self._keep = not head.close
+            self._complete()
+            user.on_whole(head, data[end:])
+
+    def _read_unusual(self, user: User, head: ResponseHead, rest: bytes) -> None:
+        if head.status < 200 and head.status != 101:
+            self._read_interim(user, head, rest)
+        else:
+            self._keep = not head.close
             self._begin_body(user, head, rest)
 
     def _begin_body(self, user: User, head: ResponseHead, rest: bytes) -> None:
@@ -245,20 +255,16 @@ class Connection(asyncio.Protocol):
             user.on_response(head, None, None)
             if rest and self.relay is not None:
                 self.relay.on_tunnel(rest)
-        elif status in _SPECIAL or user.method == b"HEAD":
+        elif status in BODILESS or user.method == b"HEAD":
             self._keep = self._keep and not rest
             self._complete()
             user.on_response(head, None, [])
         elif head.chunked:
             self._begin_chunked(user, head, rest)
-        elif head.content_length >= 0:
-            if head.content_length < len(rest):  # bytes that no response accounts for: never reuse such a connection
-                self._keep = False
-                self._complete()
-                user.on_response(head, [rest[: head.content_length]], [])
-            else:
-                self.mode, self._left = LENGTH, head.content_length - len(rest)
-                user.on_response(head, [rest] if rest else [], None)
+        elif head.content_length >= 0:  # bytes that no response accounts for: never reuse such a connection
+            self._keep = False
+            self._complete()
+            user.on_response(head, [rest[: head.content_length]], [])
         else:
             self.mode, self._keep = UNTIL_EOF, False
             user.on_response(head, [rest] if rest else [], None)
