@@ -1,0 +1,1 @@
+"""Rollouts as pure decisions: a plan, a state, events in, commands out."""
