@@ -2,6 +2,7 @@
 
     SplitProxyError
       ConfigError                the operator's files are wrong; never reaches a request
+      LiveFull                   more rollouts than the shared memory has room for; never reaches a request
       ProxyError                 a request cannot be served (status, code)
         ClientError              the client's fault, always answered by us, never charged to an upstream
         LocalError               ours or the configuration's fault, never charged to an upstream
@@ -19,6 +20,10 @@ class SplitProxyError(Exception):
 
 class ConfigError(SplitProxyError):
     """The configuration cannot be used; `args[0]` holds every reason, ready to print."""
+
+
+class LiveFull(SplitProxyError):
+    """No slot is left for the shares of one more rollout."""
 
 
 class ProxyError(SplitProxyError):

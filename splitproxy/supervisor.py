@@ -26,7 +26,8 @@ from typing import Final
 from splitproxy import listening
 from splitproxy.channel import Message, pair
 from splitproxy.children import BackOff, Child, start
-from splitproxy.core.stats import MAX_WORKERS, REGION_BYTES
+from splitproxy.core.live import LIVE_BYTES, LIVE_OFFSET
+from splitproxy.core.stats import MAX_WORKERS
 
 DRAIN_SECONDS: Final = 25.0
 """How long requests may take to end once asked to; below the 30 s after which Kubernetes kills."""
@@ -76,7 +77,7 @@ class Supervisor:
         """`say(level, text)` reports an event; `announce` is called once, when all workers serve."""
         self._programs, self._say, self._announce = programs, say, announce
         self._stats = os.memfd_create("splitproxy-stats")
-        os.ftruncate(self._stats, REGION_BYTES * MAX_WORKERS)
+        os.ftruncate(self._stats, LIVE_OFFSET + LIVE_BYTES)  # sparse: only what is used takes memory
         self._selector = selectors.DefaultSelector()
         self._listeners = listening.Listeners()
         self._children: dict[int, Child] = {}

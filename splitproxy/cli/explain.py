@@ -9,13 +9,15 @@ import sys
 from typing import Any
 from urllib.parse import urlsplit
 
-from splitproxy.cli.showing import counted, loaded, percent, reasons, show_problems
+from splitproxy.cli.showing import counted, loaded, reasons, show_problems
 from splitproxy.core import snapshot
 from splitproxy.core.filters import Redirect
+from splitproxy.core.owned import LiveSplit
 from splitproxy.core.requests import RequestHead, parse_request
 from splitproxy.core.routing import Rule
 from splitproxy.core.splitting import Backend
 from splitproxy.errors import ConfigError, ProxyError
+from splitproxy.reports import percent
 
 Answer = dict[str, Any]
 
@@ -100,6 +102,8 @@ def _chosen(rule: Rule, written: dict[str, Any], head: RequestHead, address: byt
     ]
     backend, reason = rule.split.choose(head, address, 0.0)
     answer: Answer = {"split": shares, "reason": reason}
+    if rule.live is not None:
+        answer["rollout"] = _rollout(rule.live, written["rollout"], head)
     if backend is None:
         return {**answer, "status": 500, "error": "no_backend", "detail": "the rule has no usable backendRef"}
     if reason == "random" and rule.split.issue is not None:
@@ -115,6 +119,21 @@ def _chosen(rule: Rule, written: dict[str, Any], head: RequestHead, address: byt
     if backend.redirect is not None:
         return {**answer, **_redirected(backend.redirect, head, plain)}
     return {**answer, "sentAs": _sent(rule, backend, head)}
+
+
+def _rollout(live: LiveSplit, owner: dict[str, Any], head: RequestHead) -> Answer:
+    """Return what the rollout that owns the rule may change; how far it is, only the running proxy knows."""
+    detail = f"as before it begins: nothing goes to {owner['canary']}; its live share is not in the file"
+    cohort = live.membership(head)
+    if cohort is not None:
+        detail += f"; goes to {owner['canary']} while cohort {cohort + 1} is let in"
+    return {
+        "name": live.name,
+        "primary": owner["primary"],
+        "canary": owner["canary"],
+        "cohort": cohort,
+        "detail": detail,
+    }
 
 
 def _sent(rule: Rule, backend: Backend, head: RequestHead) -> Answer:
@@ -157,6 +176,8 @@ def _lines(answer: Answer) -> list[str]:
     lines += [("filter", text) for text in answer.get("filters", ())]
     for share in answer.get("split", ()):
         lines.append(("split", f"{share['upstream']} {percent(share['percent'])} ({share['role']})"))
+    if "rollout" in answer:
+        lines.append(("rollout", f"{answer['rollout']['name']}, {answer['rollout']['detail']}"))
     lines += [(key, answer[key]) for key in ("reason", "upstream") if key in answer]
     lines += [("filter", text) for text in answer.get("backendFilters", ())]
     if "sentAs" in answer:

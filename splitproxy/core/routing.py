@@ -12,28 +12,16 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from splitproxy.core.filters import HeaderModifier, Plain, Redirect, Rewrite, compile_filters
+from splitproxy.core.live import Area
 from splitproxy.core.matching import Compiled, Conditions, Matcher, RequestView
-from splitproxy.core.splitting import Backend, Split, compile_split
+from splitproxy.core.owned import compile_live
+from splitproxy.core.splitting import Mirror, Split, compile_split
 from splitproxy.core.targets import normalise
 
 __all__ = ["Effective", "Mirror", "RequestView", "RouteTable", "Rule", "TableBuilder", "Timeouts"]
 
 MAX_HOST: Final = 255
 """Longer than any DNS name (RFC 1035 §2.3.4): such a host meets only routes that have no hostnames."""
-
-
-class Mirror:
-    """Where copies of a rule's requests go, and how many."""
-
-    __slots__ = ("all_methods", "backend", "max_body_bytes", "max_in_flight", "percent", "timeout")
-
-    def __init__(self, series: tuple[str, str], plain: Plain) -> None:
-        self.backend = Backend(series, plain["backendRef"]["name"], "mirror", 0)
-        self.percent: float = plain["percent"]
-        self.max_body_bytes: int = plain["maxBodyBytes"]
-        self.max_in_flight: int = plain["maxInFlight"]
-        self.timeout: float = plain["timeout"]
-        self.all_methods: bool = plain["methods"] == "all"
 
 
 class Timeouts:
@@ -53,14 +41,17 @@ class Rule:
     """One rule of a route, compiled: all that the data plane does with a request that met it."""
 
     __slots__ = (
-        *("mirrors", "name", "plain", "redirect", "request_modifier", "response_modifier", "rewrite", "route"),
+        *("live", "mirrors", "name", "plain", "redirect", "request_modifier", "response_modifier", "rewrite", "route"),
         *("split", "timeouts"),
     )
 
     plain: bool
-    """Nothing changes or copies what passes: no filter here or at a backend, no mirror."""
+    """Nothing changes or copies what passes: no filter here or at a backend, no mirror. A leaf where there is `live`,
+    which says it with each placement."""
 
-    def __init__(self, route: str, plain: Plain, timeouts: Timeouts) -> None:
+    def __init__(
+        self, route: str, plain: Plain, timeouts: Timeouts, conditions: Conditions, area: Area | None = None
+    ) -> None:
         self.route = route
         self.name: str = plain["name"]
         series = (route, self.name)
@@ -72,6 +63,9 @@ class Rule:
         self.redirect: Redirect | None = filters.redirect
         self.mirrors: tuple[Mirror, ...] = tuple(Mirror(series, mirror) for mirror in filters.mirrors)
         self.split: Split = compile_split(series, plain, prefix)
+        """As it is at rest, where there is `live`."""
+        self.live = compile_live(series, plain, prefix, self.split, conditions, area)
+        """What decides instead of `split` where a rollout owns the rule, else None."""
         self.timeouts = timeouts
         self.plain = not plain["filters"] and not any(ref["filters"] for ref in plain["backendRefs"])
 
@@ -276,7 +270,9 @@ def _lines(host: str, paths: _Paths) -> Iterator[Effective]:
 class TableBuilder:
     """Builds a RouteTable route by route, so that whoever serves requests meanwhile can do it in slices."""
 
-    def __init__(self) -> None:
+    def __init__(self, area: Area | None = None) -> None:
+        """`area` is where the live shares of rollouts stand; without it all of them are at rest."""
+        self._area = area
         self._exact: dict[bytes, _Paths] = {}
         self._wildcards: dict[bytes, _Paths] = {}
         self._any: _Paths | None = None
@@ -288,7 +284,8 @@ class TableBuilder:
         """Add one route of the plain snapshot, or some of its rules: their order counts, not how they are bundled."""
         places = [self._place(host) for host in plain["hostnames"]] or [self._anywhere()]
         for rule in plain["rules"]:
-            self._add_rule(places, Rule(plain["name"], rule, self._timed(rule["timeouts"])), rule["matches"])
+            compiled = Rule(plain["name"], rule, self._timed(rule["timeouts"]), self._conditions, self._area)
+            self._add_rule(places, compiled, rule["matches"])
 
     def finish(self) -> RouteTable:
         """Return the table. The builder is used up."""

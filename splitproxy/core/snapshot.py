@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from splitproxy.core.filters import Plain
+from splitproxy.core.live import Area
 from splitproxy.core.routing import RouteTable, TableBuilder
 
 _SLICE: Final = 100
@@ -61,7 +62,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One configuration, compiled. Nothing in it changes but the leaves of backends (`series`, `pool`)."""
+    """One configuration, compiled.
+
+    Nothing in it changes but the leaves of backends (`series`, `pool`) and what follows the live share of a rollout.
+    """
 
     generation: int
     limits: Limits
@@ -117,7 +121,9 @@ def _pieces(route: Plain) -> Iterator[tuple[Plain, int]]:
 def _parts(rule: Plain, hosts: int) -> int:
     refs = rule["backendRefs"]
     filters = len(rule["filters"]) + sum(len(ref["filters"]) for ref in refs)
-    return 1 + len(refs) + filters + len(rule["matches"]) * max(1, hosts)
+    owner = rule.get("rollout")
+    tests = 0 if owner is None else sum(len(cohort) for cohort in owner["cohorts"])
+    return 1 + len(refs) + filters + len(rule["matches"]) * max(1, hosts) + tests
 
 
 # --- and back --------------------------------------------------------------------------------------------------------
@@ -127,11 +133,12 @@ class Loader:
     Raises ValueError for bytes that are cut short or are no snapshot, ConfigError for what cannot be compiled.
     """
 
-    def __init__(self, data: bytes | memoryview) -> None:
+    def __init__(self, data: bytes | memoryview, area: Area | None = None) -> None:
+        """`area` is where the live shares of rollouts stand; without it all of them are at rest."""
         self.snapshot: Snapshot | None = None
         self._data = memoryview(data)
         self._upstreams: dict[str, UpstreamPlan] = {}
-        self._builder = TableBuilder()
+        self._builder = TableBuilder(area)
 
     def __iter__(self) -> Iterator[None]:
         head: Plain = {}
@@ -164,9 +171,9 @@ class Loader:
             yield kind, content
 
 
-def build(plain: Plain, generation: int = 0) -> Snapshot:
+def build(plain: Plain, generation: int = 0, area: Area | None = None) -> Snapshot:
     """Compile a plain snapshot at once, by the same way as a worker does."""
-    loader = Loader(b"".join(encode(plain, generation)))
+    loader = Loader(b"".join(encode(plain, generation)), area)
     for _ in loader:
         pass
     assert loader.snapshot is not None

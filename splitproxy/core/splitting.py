@@ -5,6 +5,9 @@ the salt is `route/rule`. Of two upstreams the canary owns the segment [0, share
 so a share that grows moves clients to the canary and never one back. Of more than two, each upstream continues the hash
 with a zero byte and its name (its n-th entry in the rule, n > 1, with `name#n`), giving u; the least -ln(u) / weight
 wins, so a change of one weight moves only clients from or to that upstream.
+
+The split of a rule that a rollout owns is compiled as it is at rest: all that its primary and its canary have goes to
+the primary. What the rollout makes of it, `core/owned.py` adds.
 """
 
 from bisect import bisect_right
@@ -36,7 +39,7 @@ class Backend:
     units: int
     """Weight in hundredths."""
     role: str
-    """primary | canary | mirror."""
+    """primary | canary | mirror; none where a rollout owns the rule and this is neither its primary nor its canary."""
     key: Key
     request_modifier: HeaderModifier | None
     response_modifier: HeaderModifier | None
@@ -65,19 +68,38 @@ class Backend:
         return self.units / UNITS
 
 
+class Mirror:
+    """Where copies of a rule's requests go, and how many."""
+
+    __slots__ = ("all_methods", "backend", "max_body_bytes", "max_in_flight", "percent", "timeout")
+
+    percent: float
+    """Of the requests; a leaf where a rollout says how many."""
+
+    def __init__(self, series: tuple[str, str], plain: Plain) -> None:
+        self.backend = Backend(series, plain["backendRef"]["name"], "mirror", 0)
+        self.percent = plain["percent"]
+        self.max_body_bytes: int = plain["maxBodyBytes"]
+        self.max_in_flight: int = plain["maxInFlight"]
+        self.timeout: float = plain["timeout"]
+        self.all_methods: bool = plain["methods"] == "all"
+
+
 Choice = tuple[Backend | None, str]
 """The backend chosen (None: the rule has no usable weight) and the reason, one of `stats.REASONS`."""
 Reader = Callable[[RequestView, bytes], bytes | None]
 """Takes a value out of a request; the second argument is the client's address."""
-_NOBODY: Final[Choice] = (None, "match")
+Override = tuple[Reader, bytes, Backend]
+"""A request with this value goes to this backend."""
+NOBODY: Final[Choice] = (None, "match")
 
 
 class Split:
     """The backends of a rule and how requests are divided among them."""
 
     __slots__ = (
-        *("_bounds", "_fixed", "_hasher", "_key", "_limit", "_ordered", "_overrides", "_rendezvous"),
-        *("backends", "issue", "single"),
+        *("_bounds", "_fixed", "_hasher", "_key", "_limit", "_ordered", "_rendezvous"),
+        *("backends", "issue", "overrides", "single"),
     )
 
     backends: tuple[Backend, ...]
@@ -86,6 +108,7 @@ class Split:
     """The only backend `choose` could return, with no cookie to issue: then there is no need to call it."""
     issue: bytes | None
     """Name of the cookie to give to a client that comes without it; its new value is `fresh` in `choose`."""
+    overrides: tuple[Override, ...]
 
     def __init__(
         self,
@@ -93,13 +116,17 @@ class Split:
         salt: bytes,
         key: Reader | None = None,
         issue: bytes | None = None,
-        overrides: tuple[tuple[Reader, bytes, Backend], ...] = (),
+        overrides: tuple[Override, ...] = (),
+        *,
+        owned: bool = False,
     ) -> None:
+        """`owned`: by a rollout, so that no backend is the only one for good."""
         self.backends, self.issue, self._key = backends, issue, key
-        self._overrides = overrides
+        self.overrides = overrides
         usable = [backend for backend in backends if backend.units]
-        self._fixed = None if len(usable) > 1 else (usable[0], "match") if usable else _NOBODY
-        self.single = usable[0] if len(usable) == 1 and not overrides and issue is None else None
+        self._fixed = None if len(usable) > 1 else (usable[0], "match") if usable else NOBODY
+        only = len(usable) == 1 and not overrides and issue is None and not owned
+        self.single = usable[0] if only else None
         # Of two backends the one that is not the primary has the first segment.
         self._ordered = backends[::-1] if len(backends) == 2 and backends[0].role == "primary" else backends
         total = sum(backend.units for backend in backends)
@@ -114,18 +141,27 @@ class Split:
 
         `address` is the client's, `point` random in [0, 1), `fresh` the id just made for a client without the cookie.
         """
-        for read, value, backend in self._overrides:
+        for read, value, backend in self.overrides:
             if read(request, address) == value:
                 return backend, "override"
         if self._fixed is not None:
             return self._fixed
-        if self._key is not None:
-            key = self._key(request, address) or fresh
-            if key:
-                return self._by_hash(key), "key"
+        key = self.key(request, address) or fresh
+        if key and self._hasher is not None:
+            return self.by_hash(key), "key"
         return self._ordered[bisect_right(self._bounds, point)], "random"
 
-    def _by_hash(self, key: bytes) -> Backend:
+    def key(self, request: RequestView, address: bytes) -> bytes | None:
+        """Return what identifies the client to this split; None or empty: nothing does."""
+        return None if self._key is None else self._key(request, address)
+
+    def cookie(self, fresh: bytes) -> bytes:
+        """Return the Set-Cookie line that gives a client the id `fresh`, where one is to be issued."""
+        assert self.issue is not None
+        return b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax\r\n" % (self.issue, fresh)
+
+    def by_hash(self, key: bytes) -> Backend:
+        """Return where the client with this key goes, when more than one backend has a weight."""
         assert self._hasher is not None
         hasher = self._hasher.copy()
         hasher.update(key)
@@ -158,15 +194,15 @@ def _contenders(backends: tuple[Backend, ...]) -> Iterator[tuple[bytes, Backend]
 
 
 def compile_split(series: tuple[str, str], plain: Plain, prefix: str) -> Split:
-    """Compile `backendRefs` and `split` of the plain rule `plain`; `series` is (route, rule)."""
-    backends: list[Backend] = []
-    role = "primary"
-    for ref in plain["backendRefs"]:
-        units = round(ref["weight"] * UNITS)
-        own_role = role if units else "canary"
-        if units:
-            role = "canary"
-        backends.append(Backend(series, ref["name"], own_role, units, compile_filters(ref["filters"], prefix)))
+    """Compile `backendRefs` and `split` of the plain rule `plain`, at rest where a rollout owns it.
+
+    `series` is (route, rule).
+    """
+    owner = plain.get("rollout")
+    backends = tuple(
+        Backend(series, ref["name"], role, units, compile_filters(ref["filters"], prefix))
+        for ref, (role, units) in zip(plain["backendRefs"], _parts(plain["backendRefs"], owner), strict=True)
+    )
     split = plain["split"]
     key = split["key"]
     by_name = {backend.upstream: backend for backend in reversed(backends)}
@@ -174,15 +210,37 @@ def compile_split(series: tuple[str, str], plain: Plain, prefix: str) -> Split:
     for item in split["overrides"]:
         name = item["upstream"]
         if name not in by_name:  # reached by the override alone, never by weight
-            by_name[name] = Backend(series, name, "canary", 0)
+            by_name[name] = Backend(series, name, "none" if owner else "canary", 0)
         overrides.append((_reader(item), item["value"].encode(), by_name[name]))
     return Split(
-        tuple(backends),
+        backends,
         "/".join(series).encode(),
         None if key is None else _reader(key),
         key["cookie"].encode() if key is not None and key.get("issue") else None,
         tuple(overrides),
+        owned=owner is not None,
     )
+
+
+def _parts(refs: list[Plain], owner: Plain | None) -> Iterator[tuple[str, int]]:
+    """Yield role and weight of each backendRef."""
+    weights = [round(ref["weight"] * UNITS) for ref in refs]
+    if owner is None:
+        role = "primary"
+        for units in weights:
+            yield (role, units) if units else ("canary", 0)
+            if units:
+                role = "canary"
+        return
+    roles = {owner["canary"]: "canary", owner["primary"]: "primary"}
+    pair = sum(units for ref, units in zip(refs, weights, strict=True) if ref["name"] in roles)
+    for ref, units in zip(refs, weights, strict=True):
+        role = roles.get(ref["name"], "none")
+        if role == "primary":
+            yield role, pair
+            pair = 0  # one named twice has all of it in its first place
+        else:
+            yield role, 0 if role == "canary" else units
 
 
 def _reader(plain: Plain) -> Reader:

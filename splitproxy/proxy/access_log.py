@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from splitproxy.errors import ProxyError
 
 if TYPE_CHECKING:
-    from splitproxy.proxy.exchange import Exchange
+    from splitproxy.proxy.ending import Ending
 
 _MAX_BUFFERED: Final = 4 << 20
 """Bytes kept while the disk or pipe does not keep up; beyond them lines are dropped and counted."""
@@ -59,7 +59,7 @@ class AccessLog:
         self.flush()
         os.close(self._fd)
 
-    def write(self, exchange: "Exchange", elapsed: float) -> None:
+    def write(self, exchange: "Ending", elapsed: float) -> None:
         """Take one line."""
         milliseconds = self._stamp_now()
         if self.style == "json":
@@ -94,7 +94,7 @@ class AccessLog:
         else:
             self._lines.append(f'{address.decode()} - - [{self._stamp}] "-" {error.status} 0\n')
 
-    def _json(self, exchange: "Exchange", elapsed: float, milliseconds: int) -> str:
+    def _json(self, exchange: "Ending", elapsed: float, milliseconds: int) -> str:
         head, rule, backend = exchange.head, exchange.rule, exchange.backend
         error, quote = exchange.error, encode_basestring_ascii
         charged = backend is not None and exchange.attempts > 0
@@ -121,7 +121,7 @@ class AccessLog:
             _quoted(head.field(b"user-agent") or b""),
         )
 
-    def _common(self, exchange: "Exchange") -> str:
+    def _common(self, exchange: "Ending") -> str:
         head = exchange.head
         request = f"{_plain(head.method)} {_plain(head.target)} HTTP/1.{head.minor}"
         client = exchange.downstream.address.decode()
@@ -148,7 +148,7 @@ class AccessLog:
             pass  # EAGAIN, ENOSPC: tried again at the next tick, and dropped lines are counted
 
 
-def _upstream_time(exchange: "Exchange", elapsed: float) -> str:
+def _upstream_time(exchange: "Ending", elapsed: float) -> str:
     """Return the milliseconds from sending the last attempt to the end, null when there was none."""
     if not exchange.attempts:
         return "null"

@@ -13,80 +13,42 @@ from splitproxy.core import stats
 from splitproxy.core.chunked import chunk, last_chunk
 from splitproxy.core.fields import Field
 from splitproxy.core.headers import compose_request, compose_response, rebuild_response
-from splitproxy.core.requests import IDEMPOTENT, RequestHead
+from splitproxy.core.requests import RequestHead
 from splitproxy.core.responses import ResponseHead
 from splitproxy.errors import (
-    BadRequest,
-    ClientGone,
     InternalError,
     NoBackend,
     NoRoute,
     ProxyError,
-    QueueFull,
-    RequestDeadline,
-    RequestTimeout,
     UpstreamError,
-    UpstreamProtocolError,
-    UpstreamReset,
-    UpstreamTimeout,
 )
-from splitproxy.proxy.answers import answer, error_answer
+from splitproxy.proxy.answers import answer
+from splitproxy.proxy.ending import OUTCOME, REASON_CELL, SERVER_ERROR, SUCCESS, Ending
 from splitproxy.proxy.filtering import filter_request
-from splitproxy.proxy.tunnel import Tunnel
+from splitproxy.proxy.repeating import may_replay, replay
+from splitproxy.proxy.tunnel import open_tunnel
 from splitproxy.proxy.upload import Upload
 from splitproxy.proxy.upstream import HEAD, Connection
 
 if TYPE_CHECKING:
     from splitproxy.core.filters import Redirect
-    from splitproxy.core.routing import Rule, Timeouts
+    from splitproxy.core.routing import Rule
     from splitproxy.core.splitting import Backend
     from splitproxy.proxy.downstream import Downstream
-    from splitproxy.proxy.pool import Endpoint
-    from splitproxy.proxy.series import Series
 
-REPLAY_BYTES: Final = 65_536
-"""A request longer than this is not kept for a second try."""
-NEVER: Final = 86_400.0
-"""Seconds that stand for a timeout that is off."""
-_OUTCOME: Final = {name: index for index, name in enumerate(stats.OUTCOMES)}
-_SUCCESS, _SERVER_ERROR = _OUTCOME["success"], _OUTCOME["5xx"]
-_REASON: Final = {reason: stats.REASON + index for index, reason in enumerate(stats.REASONS)}
 _CODE_CELL: Final = tuple(stats.CODE + index for index in stats.CODE_INDEX)
 
 
-class Exchange:
+class Exchange(Ending):
     """One request and its answer."""
 
-    __slots__ = (
-        *("_attempt_deadline", "_out", "_rechunk", "_replayed", "_request_deadline", "_waiting", "attempt_started"),
-        *("attempts", "backend", "begun", "bytes_out", "connection", "downstream", "endpoint", "error", "finished"),
-        *("head", "issued", "keep_alive", "method", "ordinary", "reason", "request_id", "rule", "series"),
-        *("service", "started", "status", "timed", "timeouts", "upload", "upload_done"),
-    )
+    __slots__ = ("_rechunk", "issued", "ordinary", "out", "replayed")
 
-    rule: "Rule | None"
-    backend: "Backend | None"
-    series: "Series | None"
-    """Where its outcome is counted, once it is known which upstream it goes to."""
-    connection: Connection | None
-    endpoint: "Endpoint | None"
-    """Of the last attempt."""
-    upload: Upload | None
-    timeouts: "Timeouts"
-    error: ProxyError | None
-    attempt_started: float
-    """0: with the request, or so soon after that it makes no difference."""
-    begun: bool
-    """Whether the head of the answer has been sent: then it is too late for another status."""
-    timed: bool
-    """Whether its duration says something about the upstream: not so for event streams and tunnels."""
     ordinary: bool
     """Whether nothing about the request asks for more than relaying the answer as it comes."""
     issued: bytes
     """The client id it was given, as a Set-Cookie line."""
-    _waiting: bool
-    """For a connection."""
-    _out: bytes
+    out: bytes
     """The request as sent, while it may have to be sent again."""
 
     def __init__(self, downstream: "Downstream") -> None:
@@ -95,14 +57,9 @@ class Exchange:
         self.service = downstream.service
         self.connection = self.upload = self.error = None
         self.upload_done = self.timed = True
-        self._rechunk = self._waiting = self._replayed = False
+        self._rechunk = self._waiting = self.replayed = False
         self.attempt_started = 0.0
         self.issued = b""
-
-    @property
-    def bytes_in(self) -> int:
-        """What has come from the client so far."""
-        return len(self.head.raw) + (0 if self.upload is None else self.upload.size)
 
     # --- match, filter, split, mirror --------------------------------------------------------------------------------
     def begin(self, head: RequestHead, rest: bytes) -> None:  # noqa: C901, PLR0912, PLR0915 - hot: every request's way
@@ -149,18 +106,18 @@ class Exchange:
             if head.authority != downstream.authority or not downstream.forwarded:
                 downstream.forward_for(head.authority)
             if rule.plain:
-                self._out = compose_request(head, downstream.forwarded, self.request_id, backend.pool.fallback_host)
+                self.out = compose_request(head, downstream.forwarded, self.request_id, backend.pool.fallback_host)
                 self.ordinary = head.plain and not self.issued
             else:
                 out = filter_request(self, rule, backend)
                 if out is None:
                     return
-                self._out = out
+                self.out = out
             connection = backend.pool.lease(self, downstream.address)
             if connection is None:
-                self._wait()
+                self.wait()
             else:
-                self._send(connection)
+                self.send(connection)
         except ProxyError as error:
             self.refuse(error)
         except Exception:
@@ -168,15 +125,21 @@ class Exchange:
             self.refuse(InternalError("a defect of the proxy; its log has the details"))
 
     def _split(self, rule: "Rule") -> "Backend":
-        split = rule.split
-        fresh = None
-        if split.issue is not None and self.head.cookie(split.issue) is None:
-            fresh = self.service.mint()
-        backend, self.reason = split.choose(self.head, self.downstream.address, random(), fresh)
+        split, live = rule.split, rule.live
+        backend: Backend | None
+        if live is not None:
+            address, mint = self.downstream.address, self.service.mint
+            backend, self.reason, self.issued = live.place(self.head, address, random(), mint)
+            rule.plain = live.plain
+        else:
+            fresh = None
+            if split.issue is not None and self.head.cookie(split.issue) is None:
+                fresh = self.service.mint()
+            backend, self.reason = split.choose(self.head, self.downstream.address, random(), fresh)
+            if fresh is not None and self.reason != "override":
+                self.issued = split.cookie(fresh)
         if backend is None:
             raise NoBackend(f"rule {rule.name!r} of route {rule.route!r} has no backendRef with a weight")
-        if split.issue is not None and fresh is not None and self.reason != "override":
-            self.issued = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax\r\n" % (split.issue, fresh)
         return backend
 
     def redirect(self, redirect: "Redirect") -> None:
@@ -189,7 +152,7 @@ class Exchange:
         self._answer(redirect.status, data)
 
     # --- lease, send -------------------------------------------------------------------------------------------------
-    def _wait(self) -> None:
+    def wait(self) -> None:
         """There is no idle connection: one is being opened, or will become free."""
         self._waiting = True
         if not self.upload_done:
@@ -204,9 +167,10 @@ class Exchange:
             return
         self._waiting = False
         self.attempt_started = perf_counter()
-        self._send(connection)
+        self.send(connection)
 
-    def _send(self, connection: Connection) -> None:
+    def send(self, connection: Connection) -> None:
+        """Send on `connection` what there is of the request."""
         self.connection = connection
         self.endpoint = connection.endpoint
         self.attempts += 1
@@ -215,28 +179,16 @@ class Exchange:
             self._attempt_deadline = self.service.loop.time() + timeouts.backend_request
         upload = self.upload
         if upload is not None:
-            self._out += upload.take_waiting()
+            self.out += upload.take_waiting()
         connection.user = self
         connection.mode = HEAD
-        connection.transport.write(self._out)
+        connection.transport.write(self.out)
         if self.upload_done:
             self._expect_within(timeouts.response_head)
         else:
-            self._out = b""
+            self.out = b""
             self.downstream.resume()
             self._expect_within(self.service.limits.body_idle_timeout)
-
-    def _expect_within(self, seconds: float) -> None:
-        """Have `on_deadline` called unless something happens within `seconds` (0: no limit)."""
-        downstream = self.downstream
-        deadline = self.service.wheel.now + (seconds or NEVER)
-        if self._request_deadline and self._request_deadline < deadline:
-            deadline = self._request_deadline
-        if self._attempt_deadline and self._attempt_deadline < deadline:
-            deadline = self._attempt_deadline
-        downstream.deadline = deadline
-        if deadline < downstream.next_look:
-            self.service.wheel.watch(downstream)
 
     # --- the request's body ------------------------------------------------------------------------------------------
     def _begin_upload(self, rest: bytes) -> bytes:
@@ -317,7 +269,7 @@ class Exchange:
         assert endpoint is not None
         self.connection = None
         endpoint.active -= 1
-        series.done.append((_CODE_CELL[head.status], elapsed, len(self.head.raw), len(data), _REASON[self.reason]))
+        series.done.append((_CODE_CELL[head.status], elapsed, len(self.head.raw), len(data), REASON_CELL[self.reason]))
         series.active -= 1
         if not series.changed:
             self.service.note(series)
@@ -335,7 +287,7 @@ class Exchange:
         """Relay the head of the answer, with what has come of its body, in one write."""
         if head.status == 101:
             self.status = head.status
-            self._upgrade(head)
+            open_tunnel(self, head)
             return
         data = self._answer_head(head, body=pieces is not None)
         if pieces:
@@ -410,13 +362,13 @@ class Exchange:
             self.connection = None
             connection.endpoint.active -= 1
             size = len(self.head.raw) if self.upload is None else self.bytes_in
-            series.done.append((_CODE_CELL[self.status], elapsed, size, self.bytes_out, _REASON[self.reason]))
+            series.done.append((_CODE_CELL[self.status], elapsed, size, self.bytes_out, REASON_CELL[self.reason]))
             series.active -= 1
             if not series.changed:
                 self.service.note(series)
             self._close(elapsed)
         else:
-            self._end_attempt(_SERVER_ERROR if self.status >= 500 else _SUCCESS)
+            self._end_attempt(SERVER_ERROR if self.status >= 500 else SUCCESS)
             self.finish()
 
     def on_failure(self, error: UpstreamError) -> None:
@@ -427,48 +379,13 @@ class Exchange:
             self._waiting = False  # no connection could be made; the pool has taken its count down
             self.attempts += 1
             if self.series is not None:
-                self.series.attempt(_OUTCOME[error.code], None)
-        elif self._may_replay(error):
-            self._replay()
+                self.series.attempt(OUTCOME[error.code], None)
+        elif may_replay(self, error):
+            replay(self)
             return
         else:
-            self._end_attempt(_OUTCOME[error.code])
+            self._end_attempt(OUTCOME[error.code])
         self.refuse(error)
-
-    def _may_replay(self, error: UpstreamError) -> bool:
-        """Whether a kept-alive connection died under the request before the endpoint can have acted on it unseen."""
-        connection = self.connection
-        return (
-            connection is not None
-            and connection.reused
-            and isinstance(error, UpstreamReset)
-            and error.silent
-            and not self._replayed
-            and self.upload_done
-            and self.method in IDEMPOTENT
-            and 0 < len(self._out) <= REPLAY_BYTES
-        )
-
-    def _replay(self) -> None:
-        """Send the request once more, on a new connection (RFC 9112 §9.3.1)."""
-        connection, backend, series = self.connection, self.backend, self.series
-        assert connection is not None
-        assert backend is not None
-        assert series is not None
-        self._replayed = True
-        self.connection = None
-        self.attempts -= 1
-        connection.endpoint.active -= 1
-        series.add(stats.REPLAYS)
-        try:
-            fresh = backend.pool.lease(self, self.downstream.address, True)
-        except ProxyError as refusal:
-            self.refuse(refusal)
-            return
-        if fresh is None:
-            self._wait()
-        else:
-            self._send(fresh)
 
     def pause_download(self) -> None:
         """Stop reading the answer: the client does not keep up."""
@@ -480,147 +397,3 @@ class Exchange:
         if self.connection is not None:
             self.connection.resume()
             self._expect_within(self.timeouts.stream_idle)
-
-    # --- upgrades ----------------------------------------------------------------------------------------------------
-    def _upgrade(self, head: ResponseHead) -> None:
-        connection, offered = self.connection, self.head.upgrade
-        assert connection is not None
-        if not offered or head.upgrade not in {word.strip() for word in offered.split(b",")}:
-            connection.abandon()
-            self.on_failure(UpstreamProtocolError("101 to a protocol that was not asked for"))
-            return
-        self.begun, self.timed = True, False
-        data = compose_response(head, b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
-        self.bytes_out += len(data)
-        self.downstream.transport.write(data)
-        Tunnel(self, connection, self.timeouts.tunnel_idle).open()
-
-    def close_tunnel(self, bytes_out: int) -> None:
-        """Take note that the tunnel this exchange became is over."""
-        self.bytes_out += bytes_out
-        self._end_attempt(_SUCCESS)
-        self.keep_alive = False
-        self.finish()
-
-    # --- how it may end early ----------------------------------------------------------------------------------------
-    def on_client_eof(self) -> bool:
-        """Take the client's half-close; return whether to keep its connection for the answer."""
-        if self.upload_done:
-            self.keep_alive = False
-        else:
-            self.refuse(BadRequest("the connection ended within the body"))
-        return True
-
-    def on_client_gone(self) -> None:
-        """The client's connection is lost."""
-        if not self.finished:
-            self.error = ClientGone()
-            self.status = 499
-            self._give_up(_OUTCOME["client_gone"])
-            self.finish()
-
-    def on_deadline(self, now: float) -> None:
-        """Time ran out for what was waited for."""
-        error: ProxyError
-        connection = self.connection
-        if self._request_deadline and now >= self._request_deadline:
-            error = RequestDeadline(f"no complete answer within {self.timeouts.request:g}s")
-        elif connection is None:
-            error = QueueFull("no connection became free in time")
-        elif self._attempt_deadline and now >= self._attempt_deadline:
-            error = UpstreamTimeout(f"no complete answer within {self.timeouts.backend_request:g}s")
-        elif not self.upload_done and not connection.paused and not self.begun:
-            error = RequestTimeout("the body did not arrive in time")
-        else:
-            error = UpstreamTimeout("the endpoint was silent for too long")
-        if connection is not None and isinstance(error, UpstreamTimeout):
-            self._end_attempt(_OUTCOME[error.code])
-            connection.abandon()
-        self.refuse(error)
-
-    def _give_up(self, outcome: int) -> None:
-        """Drop the attempt under way, if any."""
-        if self._waiting:
-            self._waiting = False
-            assert self.backend is not None
-            self.backend.pool.give_up(self)
-        connection = self.connection
-        if connection is not None:
-            self._end_attempt(outcome)
-            connection.abandon()
-
-    def refuse(self, error: ProxyError) -> None:
-        """Answer with `error`; once the answer has begun, all that is left is to cut it off."""
-        if self.finished:
-            return
-        self.error = error
-        self._give_up(_OUTCOME["cancelled"])
-        if self.begun:
-            self.keep_alive = False
-            self.downstream.reset()
-            self.finish()
-            return
-        if error.closes or not self.upload_done:
-            self.keep_alive = False
-        if not isinstance(error, UpstreamError):
-            self._count_locally()
-        close, bodiless = not self.keep_alive, self.method == b"HEAD"
-        data = error_answer(error, self.request_id, self.service.date(), close=close, bodiless=bodiless)
-        self._answer(error.status, data)
-
-    def _count_locally(self) -> None:
-        """Count the outcome as nobody's: what is ours is never charged to an upstream."""
-        rule = self.rule
-        if self.series is not None:
-            self.series.active -= 1
-            self.backend = None
-        key = stats.OVERFLOW_KEY if rule is None else (stats.SERIES, rule.route, rule.name, "", "none")
-        self.series = series = self.service.series(key)
-        series.active += 1
-        self.service.note(series)
-
-    def _answer(self, status: int, data: bytes) -> None:
-        self.status = status
-        self.begun = True
-        if not self.downstream.closed:
-            self.bytes_out += len(data)
-            self.downstream.transport.write(data)
-        self.finish()
-
-    # --- finish ------------------------------------------------------------------------------------------------------
-    def _end_attempt(self, outcome: int) -> None:
-        """Count an attempt at once and let go of its connection."""
-        connection, series = self.connection, self.series
-        assert connection is not None
-        assert series is not None
-        self.connection = None
-        connection.endpoint.active -= 1
-        counts = self.timed and outcome < _OUTCOME["client_gone"]
-        elapsed = perf_counter() - (self.attempt_started or self.started)
-        series.attempt(outcome, elapsed if counts else None)
-
-    def finish(self) -> None:
-        """Count the one outcome of this request at once, and go on."""
-        elapsed = perf_counter() - self.started
-        if self.series is None:  # nothing was routed: the client left, or its body was refused at the door
-            self._count_locally()
-        series = self.series
-        assert series is not None
-        series.request(self.status, elapsed if self.timed else None, self.bytes_in, self.bytes_out)
-        if self.backend is not None:
-            series.add(_REASON[self.reason])
-        series.active -= 1
-        self.service.note(series)
-        self._close(elapsed)
-
-    def _close(self, elapsed: float) -> None:
-        """Let the client's connection go on; runs once for every request."""
-        self.finished = True
-        if not self.upload_done:  # an early answer: the rest of the body is of no use to anybody
-            self.keep_alive = False
-            if self.upload is not None:
-                self.upload.cut_copies()
-        access_log = self.service.access_log
-        if access_log is not None:
-            access_log.write(self, elapsed)
-        self.downstream.done(self.keep_alive)

@@ -27,8 +27,11 @@ def filter_request(exchange: "Exchange", rule: "Rule", backend: "Backend") -> by
     target = _rewrite(rule.rewrite, head.target, head.target, fields)
     if rule.request_modifier is not None:
         rule.request_modifier.apply(fields)
-    if rule.mirrors:
-        copies = start_copies(exchange, rule.mirrors, rebuild_request(head, target, fields, lines))
+    mirrors, live = rule.mirrors, rule.live
+    if live is not None and backend is live.primary:
+        mirrors += live.mirrors
+    if mirrors:
+        copies = start_copies(exchange, mirrors, rebuild_request(head, target, fields, lines))
         if exchange.upload is not None:
             exchange.upload.start_copies(copies)
     target = _rewrite(backend.rewrite, head.target, target, fields)

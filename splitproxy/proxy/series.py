@@ -6,19 +6,30 @@ out of the ordinary is counted at once.
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
+from struct import Struct
+from typing import Final
 
 from splitproxy.core import stats
 
 Done = tuple[int, float, int, int, int]
 """(cell of the status, seconds, bytes in, bytes out, cell of the reason) of a request that took one attempt."""
 
+_SUMS: Final = Struct("5Q")
+"""The cells from REQUEST_BYTES to ATTEMPT_NS, read and written together; native, so each of them in one piece."""
+_SUCCESS, _SERVER_ERROR = stats.OUTCOMES.index("success"), stats.OUTCOMES.index("5xx")
+_OUTCOME_OF: Final = tuple(
+    stats.OUTCOME + (_SERVER_ERROR if word.startswith("5") else _SUCCESS) for word in stats.CODES
+)
+"""Cell of a status, less CODE -> cell of what it says of the attempt."""
+
 
 class Series:
     """The signals of one (route, rule, upstream, role) in one worker; outlives snapshots."""
 
-    __slots__ = ("_cells", "active", "block", "changed", "done")
+    __slots__ = ("_cells", "_octets", "active", "block", "changed", "done")
 
-    def __init__(self, cells: stats.Cells, block: int) -> None:
+    def __init__(self, cells: stats.Cells, octets: memoryview, block: int) -> None:
+        """`octets` is the same memory as `cells`, shared by all series of a worker."""
         self.block = block
         self.active = 0
         """Requests in flight."""
@@ -26,6 +37,7 @@ class Series:
         self.changed = False
         """Whether a `write` is due."""
         self._cells = cells
+        self._octets = octets
 
     def add(self, cell: int, count: int = 1) -> None:
         """Add to one cell at once."""
@@ -53,13 +65,13 @@ class Series:
         done = self.done
         if len(done) == 1:
             self._write_one(*done.pop())
-        elif done:
+            return
+        if done:
             self.done = []
             codes, seconds, bytes_in, bytes_out, reasons = zip(*done, strict=True)
             for code, count in Counter(codes).items():
                 cells[block + code] += count
-                success = stats.CODES[code - stats.CODE][0] != "5"
-                cells[block + (stats.OUTCOME + _SUCCESS if success else stats.OUTCOME + _SERVER_ERROR)] += count
+                cells[block + _OUTCOME_OF[code - stats.CODE]] += count
             for reason, count in Counter(reasons).items():
                 cells[block + reason] += count
             cells[block + stats.REQUEST_BYTES] += sum(bytes_in)
@@ -69,18 +81,17 @@ class Series:
 
     def _write_one(self, code: int, seconds: float, bytes_in: int, bytes_out: int, reason: int) -> None:
         """Write a batch of one: with many routes and little traffic on each, they are the rule."""
-        cells, block = self._cells, self.block
-        success = stats.CODES[code - stats.CODE][0] != "5"
-        nanoseconds, index = int(seconds * 1e9), bisect_left(stats.BOUNDS, seconds)
+        cells, block, octets = self._cells, self.block, self._octets
+        nanoseconds, index = int(seconds * 1e9), block + bisect_left(stats.BOUNDS, seconds)
         cells[block + code] += 1
-        cells[block + (stats.OUTCOME + _SUCCESS if success else stats.OUTCOME + _SERVER_ERROR)] += 1
+        cells[block + _OUTCOME_OF[code - stats.CODE]] += 1
         cells[block + reason] += 1
-        cells[block + stats.REQUEST_BYTES] += bytes_in
-        cells[block + stats.RESPONSE_BYTES] += bytes_out
-        cells[block + stats.REQUEST_NS] += nanoseconds
-        cells[block + stats.ATTEMPT_NS] += nanoseconds
-        cells[block + stats.REQUEST_HISTOGRAM + index] += 1
-        cells[block + stats.ATTEMPT_HISTOGRAM + index] += 1
+        cells[index + stats.REQUEST_HISTOGRAM] += 1
+        cells[index + stats.ATTEMPT_HISTOGRAM] += 1
+        at = 8 * (block + stats.REQUEST_BYTES)
+        came, went, _, requests, attempts = _SUMS.unpack_from(octets, at)
+        sums = (came + bytes_in, went + bytes_out, self.active, requests + nanoseconds, attempts + nanoseconds)
+        _SUMS.pack_into(octets, at, *sums)
 
     def _write_durations(self, ascending: list[float]) -> None:
         """Write durations to both histograms: one attempt, so request and attempt took as long."""
@@ -95,6 +106,3 @@ class Series:
             cells[block + stats.REQUEST_HISTOGRAM + index] += end - at
             cells[block + stats.ATTEMPT_HISTOGRAM + index] += end - at
             at = end
-
-
-_SUCCESS, _SERVER_ERROR = stats.OUTCOMES.index("success"), stats.OUTCOMES.index("5xx")

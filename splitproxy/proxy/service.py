@@ -70,6 +70,7 @@ class Service:
         self.loop = loop
         self.region = region
         self.cells = region.cells
+        self._octets = region.cells.cast("B")
         self.cells[stats.GENERATION] = 0
         self.wheel = Wheel(loop.time())
         self.access_log: AccessLog | None = None
@@ -152,7 +153,7 @@ class Service:
         """Return the signals of `key`: the same for every snapshot that knows it."""
         series = self._series.get(key)
         if series is None:
-            series = self._series[key] = Series(self.cells, self.region.block(key))
+            series = self._series[key] = Series(self.cells, self._octets, self.region.block(key))
         return series
 
     def note(self, series: Series) -> None:

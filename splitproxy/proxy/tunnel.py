@@ -2,10 +2,28 @@
 
 from typing import TYPE_CHECKING
 
+from splitproxy.core.headers import compose_response
+from splitproxy.core.responses import ResponseHead
+from splitproxy.errors import UpstreamProtocolError
 from splitproxy.proxy.upstream import Connection
 
 if TYPE_CHECKING:
     from splitproxy.proxy.exchange import Exchange
+
+
+def open_tunnel(exchange: "Exchange", head: ResponseHead) -> None:
+    """Relay a 101 that was asked for and let bytes pass both ways; refuse any other (RFC 9110 §7.8)."""
+    connection, offered = exchange.connection, exchange.head.upgrade
+    assert connection is not None
+    if not offered or head.upgrade not in {word.strip() for word in offered.split(b",")}:
+        connection.abandon()
+        exchange.on_failure(UpstreamProtocolError("101 to a protocol that was not asked for"))
+        return
+    exchange.begun, exchange.timed = True, False
+    data = compose_response(head, b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
+    exchange.bytes_out += len(data)
+    exchange.downstream.transport.write(data)
+    Tunnel(exchange, connection, exchange.timeouts.tunnel_idle).open()
 
 
 class Tunnel:

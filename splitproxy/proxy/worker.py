@@ -15,7 +15,7 @@ from collections.abc import Callable
 import uvloop
 
 from splitproxy.channel import RELEASE_SECONDS, Channel, Message
-from splitproxy.core import stats
+from splitproxy.core import live, stats
 from splitproxy.core.snapshot import Loader, Snapshot
 from splitproxy.proxy.downstream import Downstream
 from splitproxy.proxy.service import Prepared, Service
@@ -26,12 +26,14 @@ log = logging.getLogger("splitproxy.worker")
 class Worker:
     """The life of one worker."""
 
-    def __init__(self, supervisor: Channel, service: Service, slot: int) -> None:
+    def __init__(self, supervisor: Channel, service: Service, slot: int, area: live.Area) -> None:
+        """`area` holds the live shares of rollouts; a worker only reads it."""
         self.service = service
         self.slot = slot
         self.ended = asyncio.Event()
         self.failed = False
         self._loop = service.loop
+        self._area = area
         self._supervisor = supervisor
         self._control: Channel | None = None
         self._servers: dict[str, tuple[asyncio.Server, socket.socket]] = {}
@@ -177,7 +179,7 @@ class Worker:
     async def _load(self, fd: int) -> Snapshot:
         """Build a snapshot in slices, between which requests are served."""
         try:
-            loader = Loader(os.pread(fd, os.fstat(fd).st_size, 0))
+            loader = Loader(os.pread(fd, os.fstat(fd).st_size, 0), self._area)
         finally:
             os.close(fd)
         gc.disable()  # a full collection would look through all that is being built, again and again
@@ -214,8 +216,10 @@ async def _serve(channel: int, stats_fd: int, slot: int) -> int:
     mapping = mmap.mmap(stats_fd, stats.REGION_BYTES, offset=slot * stats.REGION_BYTES)
     region = stats.Region(memoryview(mapping).cast("Q"))
     region.cells[stats.PID] = os.getpid()
+    shares = mmap.mmap(stats_fd, live.LIVE_BYTES, prot=mmap.PROT_READ, offset=live.LIVE_OFFSET)
+    area = live.Area(memoryview(shares).cast("Q"))
     gc.freeze()
-    worker = Worker(Channel.from_fd(channel), Service(region, asyncio.get_running_loop()), slot)
+    worker = Worker(Channel.from_fd(channel), Service(region, asyncio.get_running_loop()), slot, area)
     await worker.ended.wait()
     if worker.service.access_log is not None:
         worker.service.access_log.close()

@@ -272,6 +272,7 @@ class Rig:
         self.log_path = folder / "access.log"
         self.endpoints, self.clients, self.servers = [], [], []
         self.service = None
+        self.area = None  # where the live shares of rollouts stand, if there are any
         self.expect_bug = False
 
     async def endpoint(self, script=OK, **options):
@@ -339,7 +340,7 @@ class Rig:
             self.service.log_bug = self._bug
             self.bugs = []
         generation = self.service.generation + 1
-        self.service.commit(await self.service.prepare(snapshot.build(plain, generation)))
+        self.service.commit(await self.service.prepare(snapshot.build(plain, generation, self.area)))
         if not self.servers:
             self.servers.append(await self.service.loop.create_server(lambda: Downstream(self.service), "127.0.0.1", 0))
         self.port = self.servers[0].sockets[0].getsockname()[1]

@@ -110,7 +110,7 @@ DONE = st.tuples(
 
 def _series():
     cells = memoryview(bytearray(8 * stats.BLOCK)).cast("Q")
-    return Series(cells, 0), cells
+    return Series(cells, cells.cast("B"), 0), cells
 
 
 @given(st.lists(DONE, max_size=40))
