@@ -3,12 +3,15 @@
 import argparse
 import json
 import sys
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from splitproxy.cli.showing import counted, loaded, percent, reasons, show_problems, show_table
+from splitproxy.cli.showing import counted, loaded, reasons, show_problems, show_table
 from splitproxy.core import snapshot
+from splitproxy.core.rollout.plan import Plan
+from splitproxy.core.rollout.stages import compile_plan, stage_plan
 from splitproxy.core.routing import Effective, Rule
 from splitproxy.errors import ConfigError
+from splitproxy.reports import duration, percent
 
 
 class Line(NamedTuple):
@@ -47,12 +50,22 @@ def run(options: argparse.Namespace) -> int:
     order = [Line(line.host, *_parts(line, rules), line.rule) for line in effective]
     if options.json:
         warnings = [problem.to_dict() for problem in valid.warnings]
-        body = {"valid": True, "checksum": valid.checksum, "warnings": warnings, "order": [*map(_described, order)]}
+        body = {
+            "valid": True,
+            "checksum": valid.checksum,
+            "warnings": warnings,
+            "order": [*map(_described, order)],
+            "rollouts": [_described_rollout(rollout) for rollout in valid.plain["rollouts"]],
+        }
         print(json.dumps(body, indent=2))
         return 0
     show_problems(valid.warnings, "warning", sys.stderr)
     if order:
         show_table(("HOST", "PATH", "CONDITIONS", "ROUTE/RULE", "GOES TO"), [_row(line) for line in order])
+    for rollout in valid.plain["rollouts"]:
+        print("\n".join(_rollout_lines(rollout)))
+    if valid.plain["rollouts"]:
+        print(f"Rollouts are remembered in {valid.plain['state']['path']}.")
     found = f", {counted(len(valid.warnings), 'warning')}" if valid.warnings else ""
     print(f"{path} is valid: {counted(len(valid.plain['routes']), 'route')}{found}.")
     return 0
@@ -96,3 +109,46 @@ def _described(line: Line) -> dict[str, Any]:
         "redirect": redirect,
         "shares": shares,
     }
+
+
+# --- rollouts --------------------------------------------------------------------------------------------------------
+_MOST_STAGES: Final = 20
+"""Stages of a rollout that are printed."""
+
+
+def _rollout_lines(rollout: dict[str, Any]) -> list[str]:
+    """Return a rollout and its stages, in words."""
+    plan = compile_plan(rollout)
+    rules = ", ".join(rollout["rules"])
+    revision = f", revision {plan.revision}" if plan.revision is not None else ""
+    lines = [
+        f"Rollout {plan.name} ({plan.strategy}): {plan.primary} to {plan.canary} on {plan.route}/{rules}{revision}",
+        f"  {_pace(plan)}",
+    ]
+    stages = [] if plan.skip_analysis else [stage["text"] for stage in stage_plan(plan)]
+    lines += [f"  {number}. {words}" for number, words in enumerate(stages[:_MOST_STAGES], 1)]
+    if len(stages) > _MOST_STAGES:
+        lines.append(f"  and {counted(len(stages) - _MOST_STAGES, 'stage')} more")
+    return [*lines, f"  {_ending(plan)}"]
+
+
+def _pace(plan: Plan) -> str:
+    if plan.skip_analysis:
+        return "promoted without any check"
+    limit = "the first failed check ends it" if plan.threshold == 1 else f"{plan.threshold} failed checks end it"
+    dry = "; dry run: traffic stays as it is" if plan.dry_run else ""
+    return f"a check every {duration(plan.interval)}, {limit}{dry}"
+
+
+def _ending(plan: Plan) -> str:
+    if plan.mode == "handBack":
+        ending = f"then {plan.primary} is updated, and traffic returns to it"
+    else:
+        ending = f"then {plan.canary} keeps the traffic"
+    return f"{ending}; checks go on for {duration(plan.bake)}" if plan.bake else ending
+
+
+def _described_rollout(rollout: dict[str, Any]) -> dict[str, Any]:
+    plan = compile_plan(rollout)
+    keys = ("name", "route", "primary", "canary", "revision", "rules")
+    return {**{key: rollout[key] for key in keys}, "strategy": plan.strategy, "stages": stage_plan(plan)}

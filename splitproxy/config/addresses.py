@@ -195,3 +195,31 @@ EndpointUrl = Annotated[
         {"type": "string", "pattern": "^[Hh][Tt][Tt][Pp]://[^/?#@]+:[0-9]+/?$", "examples": ["http://127.0.0.1:9001"]},
     ),
 ]
+
+
+# --- other services --------------------------------------------------------------------------------------------------
+_LONGEST_URL: Final = 2048
+
+
+def web_url(value: Any) -> str:
+    """Return the URL of a service that is asked or told something, as it was written."""
+    wanted = "a URL such as http://127.0.0.1:9300/gate is wanted"
+    given = str(text(value, wanted))
+    try:
+        parts = urlsplit(given)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise wrong(f"{wanted}, not {clipped(given)}") from None
+    if not usable or parts.scheme not in {"http", "https"}:
+        hint = f"write {clipped('http://' + given)}" if given and "://" not in given else ""
+        raise wrong(f"{wanted}, not {clipped(given)}", hint)
+    if not given.isascii() or not given.isprintable() or " " in given or len(given) > _LONGEST_URL:
+        raise wrong(f"a URL is ASCII without spaces, of at most {_LONGEST_URL} characters")
+    if "@" in parts.netloc:
+        raise wrong("a URL has no user name or password here", "keep them out of it: send a header or a token")
+    if "#" in given:
+        raise wrong("what follows '#' is never sent", "leave it out")
+    return given
+
+
+WebUrl = Annotated[str, Checked(web_url, {"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^#@ ]+$"})]

@@ -35,7 +35,7 @@ def advise(config: Config, findings: Findings) -> None:
 
 
 def _unused(config: Config, findings: Findings) -> None:
-    used: set[str] = set()
+    used = {name for rollout in config.rollouts for name in (rollout.primary, rollout.canary)}
     for _, rule in walking.rules(config):
         used.update(reference.name for reference in rule.backend_refs)
         used.update(override.upstream for override in rule.split.overrides)

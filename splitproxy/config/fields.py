@@ -7,6 +7,7 @@ through `wrong`, whose message and hint reach the operator unchanged.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict
@@ -93,6 +94,22 @@ def _integer(low: int, high: int) -> Callable[[Any], int]:
     return validate
 
 
+def _finite(value: Any) -> int | float:
+    wanted = "a number is wanted"
+    given = _number(value, wanted)
+    if not isfinite(given) or abs(given) > 1e15:
+        raise wrong(f"{wanted}, not {named(given)}")
+    return given
+
+
+def _quantile(value: Any) -> int | float:
+    wanted = "a number between 0 and 1 is wanted"
+    given = _number(value, wanted)
+    if not 0 < given < 1:
+        raise wrong(f"{wanted}, not {named(given)}", f"write {given / 100:g}" if 1 < given < 100 else "")
+    return given
+
+
 def _decimal(high: int) -> Callable[[Any], int | float]:
     wanted = f"a number from 0 to {high} with at most two decimals is wanted"
 
@@ -122,6 +139,8 @@ def _boolean(value: Any) -> bool:
 Boolean = Annotated[bool, Checked(_boolean, {"type": "boolean"})]
 Weight = Annotated[int | float, Checked(_decimal(1_000_000), {"type": "number", "minimum": 0, "maximum": 1_000_000})]
 Percent = Annotated[int | float, Checked(_decimal(100), {"type": "number", "minimum": 0, "maximum": 100})]
+Number = Annotated[int | float, Checked(_finite, {"type": "number"})]
+Quantile = Annotated[int | float, Checked(_quantile, {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1})]
 
 # --- durations and sizes ---------------------------------------------------------------------------------------------
 _DURATION: Final = re.compile(r"(?:[0-9]{1,5}(?:h|ms|m|s)){1,4}", re.ASCII)  # GEP-2257
@@ -160,12 +179,42 @@ def _duration_hint(value: str) -> str:
     return "the units are h, m, s and ms, in whole numbers"
 
 
-Duration = Annotated[
-    float,
-    Checked(
-        duration, {"type": "string", "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$", "examples": ["500ms", "10s", "1m30s"]}
-    ),
+_DURATION_SCHEMA: Final = {
+    "type": "string",
+    "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$",
+    "examples": ["500ms", "10s", "1m30s"],
+}
+Duration = Annotated[float, Checked(duration, _DURATION_SCHEMA)]
+
+
+def lasting(least: float) -> Checked:
+    """Want a duration of at least so many seconds."""
+
+    def validate(value: Any) -> float:
+        seconds = duration(value)
+        if seconds < least:
+            raise wrong(f"at least {spelled_duration(least)} is wanted, not {named(value)}")
+        return seconds
+
+    return Checked(validate, _DURATION_SCHEMA)
+
+
+_LONGEST_AGE: Final = 10 * 365 * 86400
+
+
+def _age(value: Any) -> int:
+    given = typed(value)
+    if isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= _LONGEST_AGE:
+        return given
+    if isinstance(given, str) and (seconds := duration(given)) == int(seconds):
+        return int(seconds)
+    raise wrong(f"whole seconds, or a duration such as 24h, are wanted, not {named(given)}")
+
+
+Age = Annotated[
+    int, Checked(_age, {"anyOf": [{"type": "integer", "minimum": 0, "maximum": _LONGEST_AGE}, _DURATION_SCHEMA]})
 ]
+"""Whole seconds, written as a number or as a duration."""
 
 _SIZE: Final = re.compile(r"([0-9]{1,15})(Ki|Mi|Gi)?", re.ASCII)
 _BYTES: Final = {None: 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
@@ -219,8 +268,9 @@ def _matching(pattern: str, wanted: str) -> Checked:
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}"  # RFC 9110 §5.6.2
 
 
-def _reference(value: Any) -> str:
-    return str(text(value, "the name of an upstream is wanted"))
+def _reference(what: str) -> Checked:
+    """Want a name that is defined elsewhere in the file."""
+    return Checked(lambda value: str(text(value, f"the name of {what} is wanted")), {"type": "string"})
 
 
 Name = Annotated[
@@ -232,24 +282,29 @@ Name = Annotated[
 ]
 HeaderName = Annotated[str, _matching(_TOKEN, "a header name is wanted")]
 CookieName = Annotated[str, _matching(_TOKEN, "a cookie name is wanted")]
-Reference = Annotated[str, Checked(_reference, {"type": "string"})]
+Reference = Annotated[str, _reference("an upstream")]
+RouteReference = Annotated[str, _reference("a route")]
+DefinitionReference = Annotated[str, _reference("its definition")]
 
 
 # --- texts -----------------------------------------------------------------------------------------------------------
-def _free(wanted: str, longest: int, *, ascii_only: bool = False) -> Checked:
-    """Want a text without control characters."""
+def _free(wanted: str, longest: int, *, ascii_only: bool = False, lines: bool = False, least: int = 0) -> Checked:
+    """Want a text without control characters; with `lines` it may have several."""
+    allowed = "\t\n" if lines else "\t"
 
     def validate(value: Any) -> str:
         given = text(value, wanted)
         for index, letter in enumerate(given):
-            if (letter < " " and letter != "\t") or letter == "\x7f" or (ascii_only and letter > "~"):
+            if (letter < " " and letter not in allowed) or letter == "\x7f" or (ascii_only and letter > "~"):
                 what = "CR, LF and NUL" if letter in "\r\n\0" else f"the character U+{ord(letter):04X}"
                 raise wrong(f"{wanted}; {what} may not stand in it (at character {index + 1})")
         if len(given) > longest:
             raise wrong(f"{wanted} of at most {longest} characters, not {len(given)}")
+        if len(given) < least:
+            raise wrong(f"{wanted}, not an empty one")
         return str(given)
 
-    return Checked(validate, {"type": "string", "maxLength": longest})
+    return Checked(validate, {"type": "string", **({"minLength": least} if least else {}), "maxLength": longest})
 
 
 def _trimmed(value: str) -> str:
@@ -263,3 +318,7 @@ CookieValue = Annotated[str, _free("a cookie value is wanted", 4096, ascii_only=
 QueryName = Annotated[str, _free("the name of a query parameter is wanted", 256)]
 QueryValue = Annotated[str, _free("a value is wanted", 1024)]
 Text = Annotated[str, _free("text is wanted", 4096)]
+Lines = Annotated[str, _free("text is wanted", 65536, lines=True)]
+"""Text of one or more lines."""
+Label = Annotated[str, _free("a name is wanted", 128, least=1)]
+"""What people call a thing; spaces may stand in it."""

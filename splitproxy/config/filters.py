@@ -1,34 +1,34 @@
 """What happens to a request or response on its way (Gateway API `HTTPRouteFilter`)."""
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from splitproxy.config.addresses import Hostname
 from splitproxy.config.fields import (
     Duration,
     HeaderName,
-    HeaderValue,
     Items,
     Percent,
     Reference,
-    Text,
     size,
     typed,
     whole,
     wrong,
 )
+from splitproxy.config.hidden import HiddenValue
 from splitproxy.config.paths import ReplacementPath
 from splitproxy.config.problems import clipped
 from splitproxy.config.spec import Spec
 
-_FRAMING: Final = frozenset(
+FRAMING: Final = frozenset(
     ("connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade")
 )
+"""Headers of the connection, or that frame the body."""
 
 
 def _changeable(name: str) -> str:
-    if name.lower() in _FRAMING:
+    if name.lower() in FRAMING:
         raise wrong(f"{clipped(name)} belongs to the connection or frames the body: the proxy itself writes it")
     if name.lower() == "host":
         raise wrong("Host is not changed by a header filter", "use a URLRewrite with `hostname`")
@@ -38,25 +38,12 @@ def _changeable(name: str) -> str:
 ChangeableHeader = Annotated[HeaderName, AfterValidator(_changeable)]
 
 
-class FileReference(Spec):
-    """A secret kept in a file of its own."""
-
-    file: Text
-    """Its path, seen from the configuration's folder; one trailing line break is left out."""
-
-
-def _value_kind(value: Any) -> str:
-    return "<file>" if isinstance(value, dict) else "<text>"
-
-
 class Header(Spec):
     """A header to write."""
 
     name: ChangeableHeader
     """Any case; sent as written."""
-    value: Annotated[
-        Annotated[HeaderValue, Tag("<text>")] | Annotated[FileReference, Tag("<file>")], Discriminator(_value_kind)
-    ]
+    value: HiddenValue
     """Text, or `{file: path}` for a secret."""
 
 

@@ -16,6 +16,8 @@ from splitproxy.config.plain import plain
 from splitproxy.config.problems import Problem
 from splitproxy.config.reading import decode, parse, read_bytes
 from splitproxy.config.references import check_names
+from splitproxy.config.rollout_advice import advise_rollouts
+from splitproxy.config.rollout_checks import check_rollouts
 from splitproxy.config.root import Config
 from splitproxy.config.secrets import Secrets, redacted
 from splitproxy.config.translation import shape
@@ -42,7 +44,7 @@ class Loaded:
 
 
 def load(path: Path, env: Mapping[str, str]) -> Loaded:
-    """Read the file or folder at `path`; `env` replaces `${…}`.
+    """Read the file or folder at `path`; `env` replaces `${…}`, and its STATE_DIRECTORY says where state is kept.
 
     Raises `ConfigError` with the list of all problems.
     """
@@ -63,14 +65,17 @@ def _load(path: Path, env: Mapping[str, str]) -> Loaded:
     findings = Findings(root)
     check_names(findings, complete=not reading.incomplete)
     config = shape(findings)
-    check(config, findings, whole=not findings.problems and not reading.problems)
+    whole = not findings.problems and not reading.problems
+    check(config, findings, whole=whole)
+    check_rollouts(config, findings, whole=whole)
     secrets = Secrets()
     secrets.read(config, reading.folder, findings)
     problems = reading.problems + findings.problems
     if problems:
         raise ConfigError(_ordered(problems, reading.files))
     advise(config, findings)
-    complete = plain(config, secrets.values)
+    advise_rollouts(config, findings)
+    complete = plain(config, secrets.values, env)
     return Loaded(
         config,
         complete,

@@ -6,7 +6,7 @@ from typing import Final
 from splitproxy.config.nodes import Node, mapping, sequence
 from splitproxy.config.problems import Problem, clipped
 
-LISTS: Final = ("listeners", "upstreams", "routes")
+LISTS: Final = ("listeners", "upstreams", "routes", "alertProviders", "metricTemplates", "rollouts")
 """Top-level keys whose items stand for themselves: every file may add to them."""
 
 
@@ -28,6 +28,6 @@ def merge(roots: Sequence[Node]) -> tuple[Node, list[Problem]]:
                 line, column = node.key or (node.line, node.column)
                 first = f"{present.source.name}:{(present.key or (present.line, 0))[0] + 1}"
                 message = f"the key {clipped(key)} stands in two files; first in {first}"
-                hint = "" if key in LISTS else "only listeners, upstreams and routes may be spread over files"
+                hint = "" if key in LISTS else f"only {', '.join(LISTS[:-1])} and {LISTS[-1]} may be spread over files"
                 problems.append(node.source.problem(line, column, message, path=key, hint=hint))
     return mapping(children, roots[0]), problems

@@ -1,6 +1,6 @@
 """The tree between YAML's text and the specs: plain values, and where each of them stood."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -105,16 +105,11 @@ def descend(root: Node, path: Sequence[Label]) -> Iterator[tuple[Label, Node]]:
 
 
 def select(root: Node, pattern: Sequence[str]) -> Iterator[tuple[Path, Node]]:
-    """Yield what a path leads to, `*` standing for every index of a list; what has another shape is left out."""
+    """Yield what a path leads to, `*` standing for every index and key; what has another shape is left out."""
     found: list[tuple[Path, Node]] = [((), root)]
     for label in pattern:
         if label == "*":
-            found = [
-                ((*path, index), child)
-                for path, node in found
-                if isinstance(node.children, list)
-                for index, child in enumerate(node.children)
-            ]
+            found = [((*path, index), child) for path, node in found for index, child in _parts(node)]
         else:
             found = [
                 ((*path, label), node.children[label])
@@ -122,6 +117,12 @@ def select(root: Node, pattern: Sequence[str]) -> Iterator[tuple[Path, Node]]:
                 if isinstance(node.children, dict) and label in node.children
             ]
     yield from found
+
+
+def _parts(node: Node) -> Iterable[tuple[Label, Node]]:
+    if isinstance(node.children, dict):
+        return node.children.items()
+    return enumerate(node.children or ())
 
 
 def locate(root: Node, path: Sequence[Label]) -> tuple[Node, Path]:

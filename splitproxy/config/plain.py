@@ -1,20 +1,24 @@
 """The configuration as plain data with every default filled in: what is compiled, sent to workers and shown."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from splitproxy.config import walking
 from splitproxy.config.filters import RequestMirrorFilter
 from splitproxy.config.nodes import Path
+from splitproxy.config.ownership import complete_rollouts
 from splitproxy.config.root import Config
 from splitproxy.core.stats import MAX_WORKERS
 
 Plain = dict[str, Any]
 
 
-def plain(config: Config, values: dict[Path, str]) -> Plain:
-    """Return the plain snapshot of a configuration; `values` are the secrets read from files, by header."""
+def plain(config: Config, values: Mapping[Path, str], env: Mapping[str, str]) -> Plain:
+    """Return the plain snapshot of a configuration; `values` are the secrets read from files, by their place."""
     tree = config.model_dump(by_alias=True, mode="json", warnings=False)
+    for path, value in values.items():
+        _at(tree, path[:-1])[path[-1]] = value
     for listener in tree["listeners"]:
         listener["name"] = listener["name"] or listener["address"]
     if tree["workers"] == "auto":
@@ -22,9 +26,16 @@ def plain(config: Config, values: dict[Path, str]) -> Plain:
     _endpoints(tree, config)
     _rules(tree)
     _mirrors(tree, config)
-    for path, value in values.items():
-        _at(tree, path)["value"] = value
+    tree["state"]["path"] = state_path(config.state.path, env)
+    for template in tree["metricTemplates"]:
+        template["provider"].setdefault("jsonPath", None)
+    complete_rollouts(tree, config)
     return tree
+
+
+def state_path(path: str, env: Mapping[str, str]) -> str:
+    """Return where state is kept: `path` seen from $STATE_DIRECTORY (the first of it) or from here."""
+    return os.path.abspath(os.path.join(env.get("STATE_DIRECTORY", "").partition(":")[0], path))
 
 
 def _endpoints(tree: Plain, config: Config) -> None:
@@ -38,6 +49,7 @@ def _rules(tree: Plain) -> None:
         for index, rule in enumerate(route["rules"]):
             rule["name"] = rule["name"] or str(index)
             rule["matches"] = rule["matches"] or [_every_request()]
+            rule["rollout"] = None
 
 
 def _every_request() -> Plain:

@@ -1,6 +1,9 @@
 """The whole configuration, composed of every part's spec."""
 
 from splitproxy.config.fields import Items
+from splitproxy.config.hooks import AlertProvider
+from splitproxy.config.measuring import MetricTemplate
+from splitproxy.config.rollouts import Rollout, StateStore
 from splitproxy.config.routes import Route
 from splitproxy.config.serving import AccessLog, Admin, Limits, Listener, Probes, Workers
 from splitproxy.config.spec import Spec
@@ -26,3 +29,11 @@ class Config(Spec):
     """The versions of services that requests can go to."""
     routes: Items[Route] = ()
     """Which requests go where."""
+    state: StateStore = StateStore()
+    """Where rollouts are remembered."""
+    alert_providers: Items[AlertProvider] = ()
+    """Where news of rollouts go."""
+    metric_templates: Items[MetricTemplate] = ()
+    """Measurements from elsewhere."""
+    rollouts: Items[Rollout] = ()
+    """Releases that go out by themselves."""

@@ -31,6 +31,8 @@ def document() -> Schema:
 def _tidied(tree: Schema) -> Schema:
     """Return a schema as the file's writer should see it: no null, no validators' notes, variables allowed."""
     tidy = {key: _tidied_part(key, value) for key, value in tree.items() if key != "discriminator"}
+    if "patternProperties" in tidy:
+        tidy["additionalProperties"] = False
     alternatives = tidy.get("anyOf", [])
     if {"type": "null"} in alternatives:
         del tidy["anyOf"]
@@ -47,14 +49,14 @@ def _tidied(tree: Schema) -> Schema:
 
 
 def _tidied_part(key: str, value: Any) -> Any:
-    if key in {"properties", "$defs"}:
+    if key in {"properties", "patternProperties", "$defs"}:
         tidy = {name: _tidied(schema) for name, schema in value.items()}
-        return tidy if key == "$defs" else {name: _untitled(schema) for name, schema in tidy.items()}
+        return tidy if key != "properties" else {name: _untitled(schema) for name, schema in tidy.items()}
     if key == "oneOf":
         return [_tidied(schema) for schema in value]
     if key == "anyOf":
         return _flattened([_tidied(schema) for schema in value])
-    return _tidied(value) if key == "items" else value
+    return _tidied(value) if key in {"items", "additionalProperties"} and isinstance(value, dict) else value
 
 
 def _flattened(alternatives: list[Schema]) -> list[Schema]:
@@ -96,6 +98,15 @@ def _step(schema: Schema, label: str | int) -> Iterator[Schema]:
             yield form["items"]
         elif label in form.get("properties", {}):
             yield form["properties"][label]
+        else:
+            yield from _values(form)
+
+
+def _values(form: Schema) -> Iterator[Schema]:
+    """Yield what the values of a mapping are whose keys the file chooses."""
+    yield from form.get("patternProperties", {}).values()
+    if isinstance(form.get("additionalProperties"), dict):
+        yield form["additionalProperties"]
 
 
 def _forms(schema: Schema) -> Iterator[Schema]:

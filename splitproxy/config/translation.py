@@ -27,7 +27,7 @@ def shape(findings: Findings) -> Config:
         for detail in details:
             place = detail["loc"]
             if place in meant:
-                hint = f"did you mean '{meant[place]}'?" if meant[place] else ""
+                hint = _FOREIGN.get(_kinds(place)) or (f"did you mean '{meant[place]}'?" if meant[place] else "")
                 findings.add(place, f"unknown key {clipped(place[-1])}", hint, key=True)
             elif place not in misspelt:  # a key that is missing because it is misspelt is one mistake
                 _report(detail, root, findings)
@@ -73,7 +73,21 @@ def _without_rules(route: Node, spoilt: set[Label]) -> Node:
 
 
 # --- messages --------------------------------------------------------------------------------------------------------
+_ANALYSIS: Final = ("rollouts", "analysis")
+_FOREIGN: Final[Mapping[tuple[str, ...], str]] = {
+    (*_ANALYSIS, "metrics", "query"): "make it a metricTemplate, and name that in templateRef",
+    ("rollouts", "progressDeadlineSeconds"): "write progressDeadline, with a unit: 600s",
+    ("rollouts", "canaryAnalysis"): "write analysis",
+    ("rollouts", "suspend"): "use `splitproxy pause`",
+    ("rollouts", "targetRef"): "name the upstreams, primary and canary",
+    ("rollouts", "service"): "name a route; what stood here is written there",
+}
+"""Keys of Flagger and others that have another place or name here."""
 _QUOTED: Final = re.compile(r"'([^']*)'|\b([0-9]+)\b")
+
+
+def _kinds(place: Sequence[Label]) -> tuple[str, ...]:
+    return tuple(label for label in place if isinstance(label, str))
 
 
 def _report(detail: Mapping[str, Any], root: Node, findings: Findings) -> None:
@@ -95,7 +109,7 @@ def _report(detail: Mapping[str, Any], root: Node, findings: Findings) -> None:
         case "tuple_type":
             hint = "begin each item with '- '" if isinstance(node.children, dict) else f'write ["{node.text[:80]}"]'
             findings.add(place, f"a list is wanted, not {_kind(node)}", hint=hint)
-        case "model_type" | "model_attributes_type":
+        case "model_type" | "model_attributes_type" | "dict_type":
             findings.add(place, f"a mapping of keys and values is wanted, not {_kind(node)}")
         case _:
             findings.add(place, str(detail["msg"]))

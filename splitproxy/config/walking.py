@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 
+from pydantic.alias_generators import to_camel
+
+from splitproxy.config.analysis import Analysis
 from splitproxy.config.filters import (
     BackendFilter,
     Filter,
@@ -13,6 +16,9 @@ from splitproxy.config.filters import (
     ResponseHeaderModifierFilter,
     UrlRewriteFilter,
 )
+from splitproxy.config.hidden import FileReference
+from splitproxy.config.hooks import AlertProvider, Call
+from splitproxy.config.measuring import Source
 from splitproxy.config.nodes import Path
 from splitproxy.config.root import Config
 from splitproxy.config.routes import Rule
@@ -51,6 +57,41 @@ def headers(config: Config) -> Iterator[tuple[Path, Header]]:
         for action, items in (("set", modifier.set), ("add", modifier.add)):
             for index, header in enumerate(items):
                 yield (*path, action, index), header
+
+
+def hidden_files(config: Config) -> Iterator[tuple[Path, FileReference]]:
+    """Yield every value that is kept in a file of its own."""
+    for path, header in headers(config):
+        if isinstance(header.value, FileReference):
+            yield (*path, "value"), header.value
+    for path, spec in _confidants(config):
+        for key, value in spec.__dict__.items():
+            place = (*path, to_camel(key))
+            if isinstance(value, FileReference):
+                yield place, value
+            elif key == "headers":
+                yield from (((*place, name), one) for name, one in value.items() if isinstance(one, FileReference))
+
+
+def _confidants(config: Config) -> Iterator[tuple[Path, Call | AlertProvider | Source]]:
+    """Yield everything that is trusted with a secret, besides headers."""
+    for index, provider in enumerate(config.alert_providers):
+        yield ("alertProviders", index), provider
+    for index, template in enumerate(config.metric_templates):
+        yield ("metricTemplates", index, "provider"), template.provider
+    for index, rollout in enumerate(config.rollouts):
+        if rollout.promotion.webhook is not None:
+            yield ("rollouts", index, "promotion", "webhook"), rollout.promotion.webhook
+    for path, analysis in analyses(config):
+        for index, webhook in enumerate(analysis.webhooks):
+            yield (*path, "webhooks", index), webhook
+
+
+def analyses(config: Config) -> Iterator[tuple[Path, Analysis]]:
+    """Yield the analysis of every rollout that has one."""
+    for index, rollout in enumerate(config.rollouts):
+        if rollout.analysis is not None:
+            yield ("rollouts", index, "analysis"), rollout.analysis
 
 
 def path_modifier(item: Filter | BackendFilter) -> tuple[Path, PathModifier] | None:

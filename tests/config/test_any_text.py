@@ -4,7 +4,14 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from splitproxy.config import load
 from splitproxy.config.schema import document
+from splitproxy.core.rollout.stages import compile_plan
 from splitproxy.errors import ConfigError
+
+
+def flow(mapping):
+    """Return a mapping of texts as YAML."""
+    return f"{{{', '.join(f'{key}: {value}' for key, value in mapping.items())}}}"
+
 
 BOUNDED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -121,3 +128,70 @@ def test_any_rule(tmp_path, inside):
     text = "listeners: [{address: ':80'}]\nroutes:\n  - name: r\n    rules:\n      - " + inside
     file.write_text(text, errors="surrogatepass")
     outcome(file)
+
+
+@BOUNDED
+@given(inside=TREES, analysis=TREES)
+def test_any_rollout(tmp_path, inside, analysis):
+    file = tmp_path / "any.yaml"
+    text = f"""
+listeners: [{{address: ':80'}}]
+upstreams: [{{name: a, endpoints: ['http://a:80']}}, {{name: b, endpoints: ['http://b:80']}}]
+routes: [{{name: r, rules: [{{backendRefs: [{{name: a}}]}}]}}]
+rollouts:
+  - {{name: x, route: r, primary: a, canary: b, analysis: {analysis}}}
+  - {inside}"""
+    file.write_text(text, errors="surrogatepass")
+    outcome(file)
+
+
+METRICS = st.fixed_dictionaries(
+    {"name": st.sampled_from(["request-success-rate", "request-duration", "x"])},
+    optional={
+        "thresholdRange": st.sampled_from(["{min: 1}", "{max: 2}", "{min: 2, max: 1}"]),
+        "hardRange": st.sampled_from(["{min: 0}", "{max: 1}"]),
+        "threshold": st.just("5"),
+        "templateRef": st.sampled_from(["{name: t}", "{name: u}"]),
+        "templateVariables": st.just("{z: a}"),
+        "quantile": st.just("0.5"),
+    },
+)
+ANALYSES = st.fixed_dictionaries(
+    {},
+    optional={
+        "iterations": st.sampled_from(["0", "3"]),
+        "stepWeight": st.sampled_from(["0", "20"]),
+        "maxWeight": st.sampled_from(["0", "10", "50"]),
+        "stepWeights": st.sampled_from(["[]", "[1, 5]", "[5, 1]"]),
+        "steps": st.sampled_from(["[{pause: {}}]", "[{setWeight: 5, metrics: [{name: x, thresholdRange: {min: 1}}]}]"]),
+        "match": st.sampled_from(["[{sourceLabels: {a: b}}]", "[{headers: {a: {prefix: b}}}]"]),
+        "rings": st.just("[{match: [{cookies: {a: {suffix: b}}}]}]"),
+        "mirror": st.sampled_from(["true", "false"]),
+        "mirrorWeight": st.just("0"),
+        "metrics": st.lists(METRICS.map(flow), max_size=2).map(lambda items: f"[{', '.join(items)}]"),
+        "webhooks": st.sampled_from(
+            ["[{name: a}]", "[{name: a, type: confirm-rollout}]", "[{name: a, url: 'http://x'}]"]
+        ),
+        "sessionAffinity": st.just("{cookieName: c}"),
+    },
+)
+
+
+@BOUNDED
+@given(analysis=ANALYSES, skipped=st.booleans())
+def test_any_analysis_is_refused_or_can_be_planned(tmp_path, analysis, skipped):
+    file = tmp_path / "any.yaml"
+    file.write_text(f"""
+listeners: [{{address: ':80'}}]
+upstreams: [{{name: a, endpoints: ['http://a:80']}}, {{name: b, endpoints: ['http://b:80']}}]
+routes: [{{name: r, rules: [{{backendRefs: [{{name: a}}]}}]}}]
+metricTemplates: [{{name: t, provider: {{type: web, address: 'http://p'}}, query: '?z={{{{ variables.z }}}}'}}]
+rollouts:
+  - {{name: x, route: r, primary: a, canary: b, skipAnalysis: {str(skipped).lower()}, analysis: {flow(analysis)}}}
+""")
+    if outcome(file):
+        return
+    plan = compile_plan(load(file, {}).plain["rollouts"][0])
+    assert plan.stages or skipped
+    weights = [stage.weight for stage in plan.stages]
+    assert weights == sorted(weights)

@@ -15,8 +15,8 @@ EXAMPLES = sorted(FOLDER.glob("*.yaml"))
 VALIDATOR = Draft202012Validator(document())
 
 
-def test_there_are_the_three_examples():
-    assert [file.name for file in EXAMPLES] == ["first.yaml", "reference.yaml", "routing.yaml"]
+def test_there_are_the_four_examples():
+    assert [file.name for file in EXAMPLES] == ["first.yaml", "reference.yaml", "rollout.yaml", "routing.yaml"]
 
 
 def test_the_schema_that_ships_is_current():
@@ -73,8 +73,17 @@ def test_the_reference_names_every_key():
                 yield from names(value)
 
     text = (FOLDER / "reference.yaml").read_text()
-    named = set(names(yaml.safe_load(text))) | {"file"}  # a secret's file would have to be there
-    assert "{file: token.txt}" in text
+    named = set(names(yaml.safe_load(text)))
+    only_told_of = {
+        "file",
+        "threshold",
+        "disableTLS",
+        "sourceLabels",
+        "namespace",
+    }  # a file that is not there; warnings
+    only_told_of |= {"primaryReadyThreshold", "canaryReadyThreshold"}
+    assert all(key in text for key in only_told_of)
+    named |= only_told_of
     assert {key for form in mappings(document()) for key in form["properties"]} - named == set()
 
 
@@ -100,6 +109,47 @@ def test_an_editor_says_what_loading_says(load_text, key, value, fits):
     text = yaml.safe_dump(whole)
     if fits:
         load_text(text, {"N": "3"})
+    else:
+        with pytest.raises(Exception, match="Problem"):
+            load_text(text)
+
+
+RELEASE = {"name": "o", "route": "r", "primary": "a", "canary": "b"}
+AROUND = {
+    "listeners": [{"address": ":80"}],
+    "upstreams": [{"name": name, "endpoints": [f"http://{name}:80"]} for name in "ab"],
+    "routes": [{"name": "r", "rules": [{"backendRefs": [{"name": "a"}]}]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits"),
+    [
+        ({"skipAnalysis": True}, True),
+        ({"skipAnalysis": "${SKIP}"}, True),
+        ({"skipAnalysis": "yes"}, False),
+        ({"revision": 2.1}, False),
+        ({"revision": "2.1"}, True),
+        ({"allowedWindows": ["09:00-17:00 UTC"]}, True),
+        ({"allowedWindows": [9]}, False),
+        ({"analysis": {"stepWeight": 0.5, "interval": "1s"}}, True),
+        ({"analysis": {"stepWeight": 101}}, False),
+        ({"analysis": {"stepWeights": [1, 5], "sessionAffinity": {"cookieName": "v", "maxAge": "24h"}}}, True),
+        ({"analysis": {"steps": [{"setWeight": 5, "hold": "1m"}, {"pause": {}}]}}, True),
+        ({"analysis": {"steps": [{"weight": 5}]}}, False),
+        ({"analysis": {"iterations": 1, "match": [{"headers": {"x": {"exact": "y"}}}]}}, True),
+        ({"analysis": {"iterations": 1, "match": [{"headers": {"x": {"exact": "y", "regex": "y"}}}]}}, False),
+        ({"analysis": {"iterations": 1, "match": [{"headers": {"x y": {"exact": "y"}}}]}}, False),
+        ({"analysis": {"stepWeight": 1, "webhooks": [{"name": "g", "type": "confirm-rollout"}]}}, True),
+        ({"analysis": {"stepWeight": 1, "webhooks": [{"name": "g", "type": "confirm"}]}}, False),
+    ],
+)
+def test_an_editor_says_of_rollouts_what_loading_says(load_text, changes, fits):
+    whole = {**AROUND, "rollouts": [RELEASE | {"analysis": {"stepWeight": 10}} | changes]}
+    assert VALIDATOR.is_valid(whole) is fits
+    text = yaml.safe_dump(whole)
+    if fits:
+        load_text(text, {"SKIP": "true"})
     else:
         with pytest.raises(Exception, match="Problem"):
             load_text(text)

@@ -295,10 +295,15 @@ def test_every_default_is_filled_in(load_text):
                             "streamIdle": 300.0,
                             "tunnelIdle": 3600.0,
                         },
+                        "rollout": None,
                     }
                 ],
             }
         ],
+        "state": {"path": os.path.abspath("splitproxy.db")},
+        "alertProviders": [],
+        "metricTemplates": [],
+        "rollouts": [],
     }
 
 

@@ -75,7 +75,7 @@ def test_a_rule_that_is_said_to_be_shadowed_never_wins(routes, requests):
         }
     )
     dead = {(f"r{later[1]}", str(later[3])) for later, _, hosts in shadows(config) if not hosts}
-    table = snapshot.build(plain(config, {})).table
+    table = snapshot.build(plain(config, {}, {})).table
     for request in requests:
         rule = table.match(request)
         assert rule is None or (rule.route, rule.name) not in dead

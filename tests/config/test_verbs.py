@@ -8,6 +8,7 @@ import pytest
 from splitproxy.cli import main
 
 ROUTING = str(Path(__file__).parents[2] / "config" / "routing.yaml")
+ROLLOUT = str(Path(__file__).parents[2] / "config" / "rollout.yaml")
 SHOP = "http://shop.example.com"
 
 
@@ -65,6 +66,46 @@ def test_check_gives_errors_as_json_too(bad, capsys):
     answer = json.loads(capsys.readouterr().out)
     assert answer["valid"] is False
     assert [(error["line"], error["path"]) for error in answer["errors"]] == [(2, "rotues"), (3, "workers")]
+
+
+def test_check_prints_every_rollout_and_its_plan(capsys):
+    assert main(["check", ROLLOUT]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = lines.index("Rollout shop (canary): shop-v1 to shop-v2 on shop/0, revision 2.1.0")
+    assert lines[first + 1 : first + 3] == [
+        "  a check every 10 s, 5 failed checks end it",
+        "  1. 10 % to the canary for 1 passed check",
+    ]
+    assert lines[first + 7] == "  then shop-v2 keeps the traffic; checks go on for 1 min"
+    assert "Rollout pay (blue-green): shop-v1 to shop-v2 on pay/0" in lines
+    assert lines[-2:] == [
+        f"Rollouts are remembered in {Path.cwd() / 'splitproxy.db'}.",
+        f"{ROLLOUT} is valid: 3 routes.",
+    ]
+
+
+def test_check_gives_rollouts_as_json_too(capsys):
+    assert main(["check", ROLLOUT, "--json"]) == 0
+    shop, search, _ = json.loads(capsys.readouterr().out)["rollouts"]
+    assert shop["strategy"] == "canary"
+    assert [stage["weight"] for stage in shop["stages"]] == [10, 20, 30, 40, 50]
+    assert search | {"name": "search", "route": "search", "rules": ["0"], "primary": "shop-v1"} == search
+
+
+def test_check_shortens_a_long_plan(tmp_path, capsys):
+    file = tmp_path / "slow.yaml"
+    file.write_text(
+        Path(ROLLOUT)
+        .read_text()
+        .replace("stepWeight: 10\n", "stepWeight: 1\n")
+        .replace("mode: swap, bakeTime: 1m", 'mode: handBack, webhook: {url: "http://127.0.0.1:1/"}')
+        .replace("      threshold: 5 ", "      dryRun: true #")
+    )
+    assert main(["check", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "  20. 20 % to the canary for 1 passed check\n  and 30 stages more\n" in out
+    assert "the first failed check ends it; dry run: traffic stays as it is" in out
+    assert "then shop-v1 is updated, and traffic returns to it" in out
 
 
 def test_check_prints_warnings_and_is_content(tmp_path, capsys):
