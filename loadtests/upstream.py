@@ -1,7 +1,7 @@
 """A small HTTP/1.1 upstream that says who it is: a version of a service, or nginx's stand-in where there is none.
 
-It answers each request with its name in the body and in `X-Version`; `/files/64k` and `/files/1m` answer that much, and
-`/count` how many other requests it had.
+It answers each request with its name in the body and in `X-Version`; `/files/64k` and `/files/1m` answer that much,
+`/fresh/…` has a head unlike any other, and `/count` answers how many other requests there were.
 """
 
 import argparse
@@ -72,6 +72,7 @@ class Answer(asyncio.Protocol):
             self._name,
             forwarded[1] if forwarded else b"",
         )
+        fields += b"X-Request-Id: %d\r\n" % self.counts.total() if path.startswith(b"/fresh/") else b""
         fields += b"Connection: close\r\n" if closing else b""
         self._transport.write(b"HTTP/1.1 200 OK\r\n%s\r\n%s" % (fields, b"" if method == b"HEAD" else body))
         if closing:

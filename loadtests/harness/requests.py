@@ -58,6 +58,10 @@ def _small(chance: random.Random, _routes: int) -> bytes:
     return browser_head(chance, "GET", _item(chance), "shop.example.com")
 
 
+def _fresh(chance: random.Random, _routes: int) -> bytes:
+    return browser_head(chance, "GET", f"/fresh{_item(chance)}", "shop.example.com")
+
+
 def _closing(chance: random.Random, _routes: int) -> bytes:
     return browser_head(chance, "GET", _item(chance), "shop.example.com", "Connection: close\r\n")
 
@@ -93,6 +97,7 @@ def route_prefix(number: int) -> str:
 
 _KINDS: dict[str, Callable[[random.Random, int], bytes]] = {
     "small": _small,
+    "fresh": _fresh,
     "closing": _closing,
     "64k": _get_64k,
     "1m": _get_1m,

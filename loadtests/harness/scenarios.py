@@ -84,6 +84,7 @@ def closed_loop(quick: bool) -> list[Scenario]:
     workers = tuple(Variant(label, Setup(workers=n)) for n, label in ((1, "1 worker"), (2, "2 workers")))
     return [
         small,
+        _single("fresh-heads", "Small GET, no two answers with the same head", "fresh"),
         _single("post-10k", "POST of 10 KB", "post"),
         _single("get-64k", "Response of 64 KB", "64k"),
         _single("get-1m", "Response of 1 MB", "1m", connections=8),

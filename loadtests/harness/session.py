@@ -103,6 +103,8 @@ class Session:
                 text += (
                     f"server {{ listen 127.0.0.1:{port} backlog=4096;\n"
                     f"location /files/ {{ root {folder}; }}\n"
+                    f"location /fresh/ {{ add_header X-Request-Id $request_id; default_type application/json;"
+                    f" return 200 '{_SMALL_BODY}'; }}\n"
                     f"location = /who {{ return 200 '{name} $http_x_forwarded_for'; }}\n"
                     f"location / {{ default_type application/json; return 200 '{_SMALL_BODY}'; }} }}\n"
                 )

@@ -10,9 +10,11 @@ from aiohttp import web
 
 from splitproxy import __version__
 from splitproxy.control import metrics, views
+from splitproxy.control.audit import Audit
 from splitproxy.control.events import stream
-from splitproxy.control.guard import Handler, allowed_names, guard, in_json, problem
+from splitproxy.control.guard import Handler, guard, in_json, problem
 from splitproxy.control.reload import Report
+from splitproxy.control.rollouts.api import Rollouts
 from splitproxy.control.state import State
 
 _LARGE: Final = 1 << 16
@@ -34,6 +36,7 @@ class Admin:
             web.get("/api/v1/upstreams", self.upstreams),
             web.get("/api/v1/routes", self.routes_view),
             web.get("/api/v1/events", partial(stream, self._state.events)),
+            *Rollouts(lambda: self._state.rollouts).routes(),
             web.post("/-/reload", self.reload),
             web.post("/-/drain", self.drain),
         ]
@@ -109,10 +112,10 @@ def probe_routes(state: State) -> list[web.RouteDef]:
 
 
 def admin_application(
-    state: State, reload: Callable[[], Awaitable[Report]], drain: Callable[[], None]
+    state: State, reload: Callable[[], Awaitable[Report]], drain: Callable[[], None], audit: Audit | None = None
 ) -> web.Application:
-    """Return the admin API."""
-    application = web.Application(middlewares=[guard(lambda: allowed_names(state.running))])
+    """Return the admin API; what is asked of it that changes anything is noted in `audit`."""
+    application = web.Application(middlewares=[guard(lambda: state.running, audit or Audit())])
     application.add_routes(Admin(state, reload, drain).routes())
     return application
 

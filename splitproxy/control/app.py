@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from splitproxy.channel import Channel, Message
+from splitproxy.control import endpoints
 from splitproxy.control.admin import admin_application, probes_application
+from splitproxy.control.audit import Audit
 from splitproxy.control.link import Link, Parent
 from splitproxy.control.loading import Candidate, Loading, Memfd
 from splitproxy.control.publish import Publisher, Snapshot
 from splitproxy.control.reload import Reloader, Report, Trigger
+from splitproxy.control.rollouts.desk import Desk
 from splitproxy.control.sites import Sites
 from splitproxy.control.state import State
 from splitproxy.control.watch import Watch
@@ -50,12 +53,13 @@ class App:
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._serving: asyncio.Future[Candidate] = asyncio.get_running_loop().create_future()
-        self._parent, self._publisher = Parent(), Publisher()
+        self._parent, self._publisher, self._audit = Parent(), Publisher(), Audit()
         self._state = State(self._options.stats, self._publisher)
-        self._admin = Sites(admin_application(self._state, lambda: self.reload("api"), self._drain))
+        self._admin = Sites(admin_application(self._state, lambda: self.reload("api"), self._drain, self._audit))
         self._probes = Sites(probes_application(self._state))
-        self._reloader = Reloader(self._load, self._parent, self._publisher, self._admin, self._probes)
-        self._state.reloader = self._reloader
+        self._desk = Desk(self._options.stats, self._state.signals, self._state.events.publish)
+        self._reloader = Reloader(self._load, self._parent, self._publisher, self._admin, self._probes, self._desk)
+        self._state.reloader, self._state.rollouts = self._reloader, self._desk
         self._watch = watch
         self._reloader.reported.append(self._note)
         self._parent.attach(Link(Channel.from_fd(self._options.channel), self._heard, lambda: self._end(0)))
@@ -68,6 +72,8 @@ class App:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._admin.close()
             await self._probes.close()
+            await self._desk.close()
+            self._audit.close()
 
     # --- the start ---------------------------------------------------------------------------------------------------
     async def _begin(self, first: Loading | None) -> None:
@@ -77,7 +83,9 @@ class App:
             return
         self._spawn(self._look())
         self._spawn(self._state.signals.keep_sampling())
+        self._spawn(endpoints.follow(self._state))
         await self._until_ready()
+        self._desk.begin()
         self._parent.send(
             {"type": "ready", "generation": self._state.generation, "admin": f"http://{self._admin.bound}"}
         )
@@ -95,9 +103,11 @@ class App:
         """Take over from a control process that died: the workers have served on."""
         serving = await self._serving
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hellos(), _HELLO_SECONDS)
+            async with asyncio.timeout(_HELLO_SECONDS):
+                await self._hellos()
         reached = [worker.generation or 0 for worker in self._publisher.workers.values()]
         await self._reloader.resume(serving, max(reached, default=0))
+        self._desk.begin()
         self._watch.follow(serving.sources)
         await self.reload("start")
 
@@ -122,6 +132,13 @@ class App:
 
     def _note(self, report: Report) -> None:
         self._state.events.publish("reload", report.to_dict())
+        self._parent.send({"type": "reloaded", "result": report.result, "generation": report.generation})
+        if report.trigger in {"file", "signal"} and report.result != "unchanged":  # others come through the API
+            self._audit.note(
+                self._state.running.audit_log if self._state.running else None,
+                **{"who": report.trigger, "action": "reload", "result": report.result},
+                generation=report.generation,
+            )
         if report.result == "success" and self._reloader.running:
             self._watch.follow(self._reloader.running.sources)
 
@@ -151,6 +168,7 @@ class App:
                 self._spawn(self.reload("signal"))
             case "drain":
                 self._state.draining = True
+                self._spawn(self._desk.halt("the program is draining"))
             case _:
                 self._parent.heard(message)
 

@@ -47,7 +47,8 @@ async def stream(events: Events, request: web.Request) -> web.StreamResponse:
         with contextlib.suppress(ConnectionError):
             while True:
                 try:
-                    kind, data = await asyncio.wait_for(queue.get(), _BEAT_SECONDS)
+                    async with asyncio.timeout(_BEAT_SECONDS):  # wait_for can swallow a cancellation before 3.12
+                        kind, data = await queue.get()
                     await response.write(f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode())
                 except TimeoutError:
                     await response.write(b": still here\n\n")

@@ -77,10 +77,12 @@ class Parent:
     async def listen(self, addresses: list[str], workers: int) -> dict[str, str]:
         """Have `addresses` bound and return what each became. Raises ListenError; nothing new is bound then."""
         number = next(self._ids)
+        answer: asyncio.Future[dict[str, str]]
         answer = self._listening[number] = asyncio.get_running_loop().create_future()
         self.send({"type": "listen", "id": number, "addresses": addresses, "workers": workers})
         try:
-            return await asyncio.wait_for(answer, ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await answer
         finally:
             del self._listening[number]
 
@@ -90,11 +92,12 @@ class Parent:
         answer = self._settled[generation] = asyncio.get_running_loop().create_future()
         message = {"type": "committed", "generation": generation}
         self.send(
-            {**message, "addresses": serving.listeners, "workers": serving.workers},
+            {**message, "addresses": serving.listeners, "workers": serving.workers, "drain": serving.drain},
             [serving.snapshot.fileno(), serving.described.fileno()],
         )
         try:
-            await asyncio.wait_for(answer, ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await answer
         finally:
             del self._settled[generation]
 

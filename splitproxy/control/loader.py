@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+import hashlib
 import json
 import os
 import sys
@@ -40,13 +41,25 @@ def load(path: str, workers: str) -> tuple[dict[str, Any], dict[str, Any], dict[
         "workers": plain["workers"],
         "admin": plain["admin"]["address"],
         "allowed_hosts": plain["admin"]["allowedHosts"],
+        "tokens": list(tokens(plain)),
+        "audit_log": plain["admin"]["auditLog"],
+        "drain": [plain["drain"]["delay"], plain["drain"]["timeout"]],
         "probes": plain["probes"] and plain["probes"]["address"],
         "shares": list(shares(plain)),
         "warnings": [str(warning) for warning in loaded.warnings],
         "checksum": loaded.checksum,
         "sources": [str(source) for source in loaded.sources],
+        "releases": releases(plain),
+        "health": health(plain),
     }
     return head, plain, loaded.public
+
+
+def tokens(plain: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield the fields of `loading.Token` for every token, and forget the tokens themselves: nobody needs them."""
+    for token in plain["admin"]["tokens"]:
+        yield token["name"], token["role"], hashlib.sha256(token["value"].encode()).hexdigest()
+        token["value"] = ""
 
 
 def shares(plain: dict[str, Any]) -> Iterator[tuple[str, str, str, str, float]]:
@@ -61,6 +74,39 @@ def shares(plain: dict[str, Any]) -> Iterator[tuple[str, str, str, str, float]]:
                 found[key] = found.get(key, 0.0) + percent
             for (upstream, role), percent in found.items():
                 yield route["name"], rule["name"], upstream, role, percent
+
+
+def releases(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return `loading.Candidate.releases`: little, however many routes there are."""
+    rollouts = plain["rollouts"]
+    upstreams = {rollout[side] for rollout in rollouts for side in ("primary", "canary")}
+    routes = {rollout["route"] for rollout in rollouts}
+    return {
+        **{key: plain[key] for key in ("rollouts", "alertProviders", "metricTemplates", "state")},
+        "endpoints": {
+            upstream["name"]: [endpoint["url"] for endpoint in upstream["endpoints"]]
+            for upstream in plain["upstreams"]
+            if upstream["name"] in upstreams
+        },
+        "rules": {
+            route["name"]: [rule["name"] for rule in route["rules"]]
+            for route in plain["routes"]
+            if route["name"] in routes
+        },
+    }
+
+
+def health(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return `loading.Candidate.health`."""
+    return {
+        "watched": [one["name"] for one in plain["upstreams"] if one["healthCheck"] or one["outlierDetection"]],
+        "failovers": [
+            (route["name"], rule["name"], rule["rollout"] is not None)
+            for route in plain["routes"]
+            for rule in route["rules"]
+            if rule["split"]["failover"]
+        ],
+    }
 
 
 def lines(*documents: Any) -> Iterator[bytes]:

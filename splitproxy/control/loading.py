@@ -10,7 +10,7 @@ import os
 import select
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from splitproxy.errors import SplitProxyError
@@ -52,6 +52,15 @@ class Share(NamedTuple):
     percent: float
 
 
+class Token(NamedTuple):
+    """What lets somebody ask the admin API."""
+
+    name: str
+    role: str
+    digest: str
+    """SHA-256 of the token, in hex."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A valid configuration, before and after it is served."""
@@ -79,6 +88,18 @@ class Candidate:
     checksum: str
     sources: list[str]
     """Every file it was made from."""
+    tokens: list[Token] = field(default_factory=list)
+    """Who may ask the admin API; with none, everybody may."""
+    audit_log: str | None = None
+    """The file that changes are noted in; None: the program's log."""
+    drain: tuple[float, float] = (0.0, 25.0)
+    """Seconds for which listeners stay open once a drain has begun, and for requests from then on, 0 without limit."""
+    releases: dict[str, Any] = field(default_factory=dict)
+    """What rollouts are run by: the plain `rollouts`, `alertProviders`, `metricTemplates` and `state`; the `endpoints`
+    of the rollouts' upstreams (name -> URLs) and the names of the `rules` of their routes (route -> names)."""
+    health: dict[str, Any] = field(default_factory=dict)
+    """`watched`: the upstreams whose endpoints are probed or may be ejected. `failovers`: route and rule of those that
+    leave out a canary without an endpoint, and whether a rollout owns them."""
 
     @classmethod
     def described_by(cls, described: Memfd, generation: int, snapshot: Memfd) -> "Candidate":
@@ -87,6 +108,7 @@ class Candidate:
         if "errors" in head:
             raise LoadError(head["errors"])
         head["shares"] = [Share(*share) for share in head["shares"]]
+        head["tokens"] = [Token(*token) for token in head.get("tokens", ())]
         return cls(generation=generation, snapshot=snapshot, described=described, **head)
 
     def plain(self) -> dict[str, Any]:

@@ -46,11 +46,13 @@ class Worker:
     async def ask(self, verb: str, answer: str, snapshot: Snapshot) -> str | None:
         """Send `verb` and return None once `answer` has come, or died trying, or else why it will not."""
         key = (answer, snapshot.generation)
+        waiting: asyncio.Future[str | None]
         waiting = self.answers[key] = asyncio.get_running_loop().create_future()
         descriptors = [snapshot.memfd.fileno()] if verb == "prepare" else []
         self.link.send({"type": verb, "generation": snapshot.generation}, descriptors)
         try:
-            return await asyncio.wait_for(waiting, ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await waiting
         except TimeoutError:
             return f"no answer to {verb} within {ANSWER_SECONDS:g} s"
         finally:

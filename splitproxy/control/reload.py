@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from splitproxy.control.link import ListenError, Parent
 from splitproxy.control.loading import Candidate, LoadError
@@ -19,6 +19,22 @@ Trigger = Literal["start", "file", "signal", "api"]
 Result = Literal["success", "unchanged", "failure"]
 Load = Callable[[int], Awaitable[Candidate]]
 """Generation -> what the files hold now; raises LoadError."""
+
+
+class Releases(Protocol):
+    """What is under way by a configuration and must survive its change: the rollouts."""
+
+    def objections(self, candidate: Candidate) -> list[str]:
+        """Return why `candidate` must not take the place of what is served."""
+
+    async def prepare(self, candidate: Candidate) -> None:
+        """Make ready for `candidate`, before any worker compiles it. Raises LoadError."""
+
+    def commit(self, candidate: Candidate) -> None:
+        """Go by `candidate`: all workers serve it."""
+
+    def forget(self) -> None:
+        """Go on as before: the candidate was refused."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +57,11 @@ class Report:
 class Reloader:
     """Brings what the files say to all workers, or leaves everything as it is and says why."""
 
-    def __init__(self, load: Load, parent: Parent, publisher: Publisher, admin: Sites, probes: Sites) -> None:
+    def __init__(
+        self, load: Load, parent: Parent, publisher: Publisher, admin: Sites, probes: Sites, releases: Releases
+    ) -> None:
         self._load, self._parent, self._publisher = load, parent, publisher
-        self._admin, self._probes = admin, probes
+        self._admin, self._probes, self._releases = admin, probes, releases
         self._lock = asyncio.Lock()
         self._generation = 0
         self.running: Candidate | None = None
@@ -56,6 +74,8 @@ class Reloader:
     async def resume(self, running: Candidate, reached: int) -> None:
         """Take over while `running` serves; whatever comes next is numbered above `reached`."""
         self.running, self._generation = running, max(running.generation, reached)
+        await self._releases.prepare(running)
+        self._releases.commit(running)
         for error in await self.open_sites():
             log.error("%s; tried again every second", error)
 
@@ -95,6 +115,10 @@ class Reloader:
     async def _apply(self, candidate: Candidate) -> Result:
         if self.running and (candidate.checksum, candidate.sources) == (self.running.checksum, self.running.sources):
             return "unchanged"
+        if self.running:  # at the start nothing is refused: what was saved wins over the file, and says so
+            objections = self._releases.objections(candidate)
+            if objections:
+                raise LoadError([_in_words(text) for text in objections])
         try:
             await self._admin.open(candidate.admin)
             await self._probes.open(candidate.probes)
@@ -113,12 +137,15 @@ class Reloader:
         try:
             await self._parent.listen(candidate.listeners, candidate.workers)
             self._generation = candidate.generation
+            await self._releases.prepare(candidate)
             await self._publisher.prepare(snapshot)
         except BaseException:
+            self._releases.forget()
             self._parent.send({"type": "forget"})
             raise
         self._publisher.expected = candidate.workers
         await self._publisher.commit(snapshot)  # from here on there is no way back
+        self._releases.commit(candidate)
         try:
             await self._parent.committed(candidate)
         except TimeoutError:

@@ -26,10 +26,9 @@ _DELTA_OVERHEAD: Final = 200
 """Bytes of a delta beside its cells: the object and its place in a dict."""
 _PAGE: Final = struct.Struct(f"={BLOCK}Q")
 _GAUGES: Final = {
+    stats.FAILOVER: frozenset[int](),
     stats.SERIES: frozenset({stats.IN_FLIGHT}),
-    stats.ENDPOINT: frozenset(
-        {stats.ENDPOINT_ACTIVE, stats.ENDPOINT_IDLE, stats.ENDPOINT_OPEN, stats.ENDPOINT_PENDING}
-    ),
+    stats.ENDPOINT: frozenset(stats.ENDPOINT_GAUGES),
 }
 
 Values = list[int]
@@ -56,7 +55,7 @@ class Window:
 
     def quantile(self, q: float) -> float | None:
         """Return the `q`-quantile of the requests' durations in seconds, None without any."""
-        return stats.quantile(self.cells[stats.REQUEST_HISTOGRAM : stats.ATTEMPT_NS], q)
+        return stats.quantile(self.cells[stats.REQUEST_HISTOGRAM : stats.ATTEMPT_HISTOGRAM], q)
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,11 @@ class _Slot:
     def block(self, key: Key) -> Values:
         """Return the cells of `key`, which must be known."""
         return list(_PAGE.unpack_from(self._memory, self.places[key] * 8))
+
+    def part(self, key: Key, first: int, last: int) -> Values | None:
+        """Return some cells of `key`, None when it is not known."""
+        place = self.places.get(key)
+        return None if place is None else self._cells[place + first : place + last].tolist()
 
     def moved(self) -> Iterator[Key]:
         """Yield the keys whose cells differ from those at the last call."""
@@ -157,6 +161,28 @@ class Signals:
                         cells[gauge] = 0
                 merged = [mine + more for mine, more in zip(merged, cells, strict=True)]
         return merged
+
+    def add_up(self, keys: Iterable[Key], first: int, last: int) -> Values:
+        """Return the cells from `first` to before `last`, all counters, summed over `keys` and all workers.
+
+        Far less work than `total`: what a rollout looks at ten times a second.
+        """
+        found = [
+            cells
+            for region in list(self._slots.values())
+            for key in keys
+            if (cells := region.part(key, first, last)) is not None
+        ]
+        if len(found) == 1:
+            return found[0]
+        return list(map(sum, zip(*found, strict=True))) if found else [0] * (last - first)
+
+    def gauge(self, keys: Iterable[Key], cell: int) -> int:
+        """Return one gauge summed over `keys` and the living workers."""
+        alive = set(self._alive())
+        slots = [region for slot, region in list(self._slots.items()) if slot in alive]
+        parts = (region.part(key, cell, cell + 1) for region in slots for key in keys)
+        return sum(part[0] for part in parts if part)
 
     def header_sum(self, cell: int, *, living: bool = False) -> int:
         """Return the sum of one header cell over all workers, or over the living ones."""

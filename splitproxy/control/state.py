@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from splitproxy.control import endpoints
 from splitproxy.control.events import Events
-from splitproxy.control.loading import Candidate
+from splitproxy.control.loading import Candidate, Share
 from splitproxy.control.publish import Publisher
 from splitproxy.control.signals import Signals
 
 if TYPE_CHECKING:
     from splitproxy.control.reload import Reloader
+    from splitproxy.control.rollouts.desk import Desk
 
 
 class State:
     """Joins the parts; changes nothing."""
 
     reloader: Reloader
+    rollouts: Desk
 
     def __init__(self, stats: int, publisher: Publisher) -> None:
         self.publisher = publisher
@@ -33,6 +36,16 @@ class State:
     def running(self) -> Candidate | None:
         """Return the configuration in force, None before there is one."""
         return self.reloader.running
+
+    def shares(self) -> list[Share]:
+        """Return what every upstream gets at this moment: as configured, or as a rollout and its health say."""
+        running = self.running
+        if running is None:
+            return []
+        shares = self.rollouts.live_shares(running.shares)
+        if not self.publisher.serving():  # nobody who could say how endpoints stand
+            return shares
+        return endpoints.in_force(shares, running.health.get("failovers", ()), self.signals)
 
     def unready(self) -> str | None:
         """Return why not all workers serve the current configuration, None when they do."""

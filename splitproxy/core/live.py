@@ -7,10 +7,11 @@ store, so all workers see a change at once and none sees half of it.
     salt = 64 bits: digest of rollout, revision and attempt; written while the weight is 0
 
 The live area is a row of slots of 16 words: key (8 words, ASCII, padded with zeros), cell, salt, and six words that are
-kept for later. Slots are taken from the first on and never given back while the mapping lives, so a worker may keep the
-place of one, and a control process that is started again finds all of them as they were.
+kept for later. A worker keeps the place of a slot for as long as it serves a configuration that names it: only then may
+control give it back. A control process that is started again finds all of them as they were.
 """
 
+from collections.abc import Collection
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -18,9 +19,11 @@ from splitproxy.core.stats import MAX_WORKERS, REGION_BYTES
 from splitproxy.errors import LiveFull
 
 SLOTS: Final = 1024
-"""Rollouts that one mapping has room for, all those of earlier configurations included."""
+"""Rollouts that one mapping has room for."""
 _SLOT: Final = 16
 _KEY: Final = 8
+_GIVEN_BACK: Final = 1
+"""First word of a slot whose rollout is served no more; no text of ASCII letters begins like this."""
 _CELL: Final = 8
 _SALT: Final = 9
 LIVE_OFFSET: Final = REGION_BYTES * MAX_WORKERS
@@ -107,31 +110,47 @@ class Area:
         """
         if not (key.isascii() and 1 <= len(key) <= 8 * _KEY) or "\0" in key:
             raise ValueError(f"{key!r} is not an ASCII text of 1 to {8 * _KEY} characters")
-        if key not in self._known:
-            self._look()
         found = self._known.get(key)
+        if found is None or self._key(found) != key:
+            self._look()
+            found = self._known.get(key)
         if found is None and take:
-            found = self._take(key)
+            found = self._known[key] = self._take(key)
         return found
 
+    def keep(self, keys: Collection[str]) -> None:
+        """Give back every slot but those of `keys`; for control, once no worker serves a configuration with the others.
+
+        A slot given back is at rest, and is the last to be taken again.
+        """
+        self._look()
+        for key in self._known.keys() - set(keys):
+            start = self._known.pop(key) * _SLOT
+            self.cells[start + _CELL] = self.cells[start + _SALT] = 0
+            self.cells[start] = _GIVEN_BACK
+
+    def _key(self, slot: int) -> str:
+        """Return the key of a slot; empty for one that is free."""
+        start = slot * _SLOT
+        if self.cells[start] in (0, _GIVEN_BACK):
+            return ""
+        return bytes(self.cells[start : start + _KEY]).rstrip(b"\0").decode()
+
     def _look(self) -> None:
-        """Take note of the slots that were taken since the last look."""
-        slots = len(self.cells) // _SLOT
-        for index in range(len(self._known), slots):
-            start = index * _SLOT
-            if not self.cells[start]:
-                return
-            self._known[bytes(self.cells[start : start + _KEY]).rstrip(b"\0").decode()] = index
+        """Find out who has which slot."""
+        slots = range(len(self.cells) // _SLOT)
+        self._known = {key: slot for slot in slots if (key := self._key(slot))}
 
     def _take(self, key: str) -> int:
-        index = len(self._known)
+        slots = range(len(self.cells) // _SLOT)
+        free = [slot for slot in slots if self.cells[slot * _SLOT] in (0, _GIVEN_BACK)]
+        if not free:
+            raise LiveFull(f"no room for more than {len(slots)} rollouts")
+        index = min(free, key=lambda slot: self.cells[slot * _SLOT])  # one that was never taken before others
         start = index * _SLOT
-        if start >= len(self.cells):
-            raise LiveFull(f"no room for one more rollout after {index} since the start: restart splitproxy")
         words = memoryview(key.encode().ljust(8 * _KEY, b"\0")).cast("Q")
         for word in reversed(range(_KEY)):  # the first one last: it is what says that the slot is taken
             self.cells[start + word] = words[word]
-        self._known[key] = index
         return index
 
     def place(self, slot: int) -> int:

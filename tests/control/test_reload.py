@@ -32,7 +32,9 @@ class Stage:
     def __init__(self):
         self.log, self.fails, self.next = [], {}, candidate
         self.current, self.expected = None, 0
-        self.reloader = Reloader(self.load, self, self, self.Site(self, "admin"), self.Site(self, "probes"))
+        self.rollouts = self.Rollouts(self)
+        sites = self.Site(self, "admin"), self.Site(self, "probes")
+        self.reloader = Reloader(self.load, self, self, *sites, self.rollouts)
 
     def did(self, what, *details):
         self.log.append(" ".join(map(str, (what, *details))))
@@ -63,6 +65,23 @@ class Stage:
     async def settle(self):
         self.did("settle")
 
+    class Rollouts:
+        def __init__(self, stage):
+            self.stage, self.against = stage, []
+
+        def objections(self, candidate):
+            self.stage.did("objections")
+            return self.against
+
+        async def prepare(self, candidate):
+            self.stage.did("prepare-rollouts", candidate.generation)
+
+        def commit(self, candidate):
+            self.stage.did("commit-rollouts", candidate.generation)
+
+        def forget(self):
+            self.stage.did("forget-rollouts")
+
     class Site:
         def __init__(self, stage, name):
             self.stage, self.name = stage, name
@@ -87,7 +106,8 @@ async def test_a_reload_goes_its_steps_in_order(stage):
     assert (report.result, report.generation, report.errors) == ("success", 1, [])
     assert stage.log == [
         *("load", "open-admin 127.0.0.1:9900", "open-probes None"),
-        *("listen 127.0.0.1:80 2", "prepare 1", "commit 1", "committed 1", "settle"),
+        *("listen 127.0.0.1:80 2", "prepare-rollouts 1", "prepare 1"),
+        *("commit 1", "commit-rollouts 1", "committed 1", "settle"),
         *("keep-admin 127.0.0.1:9900", "keep-probes None"),
     ]
     assert stage.expected == 2
@@ -143,6 +163,16 @@ async def test_a_failure_at_any_step_leaves_everything_as_it_was(stage, step, er
     assert (await stage.reloader.reload("api")).result == "success"
 
 
+async def test_what_would_harm_a_rollout_under_way_is_not_loaded(stage):
+    stage.rollouts.against = ["rollout shop is under way"]
+    assert (await stage.reloader.reload("start")).result == "success"  # nothing is under way at the start
+    stage.next = lambda generation: candidate(generation, "two")
+    stage.log.clear()
+    report = await stage.reloader.reload("file")
+    assert (report.result, [error["text"] for error in report.errors]) == ("failure", ["rollout shop is under way"])
+    assert stage.log == ["load", "objections"]
+
+
 async def test_a_generation_that_workers_were_asked_to_prepare_is_never_used_again(stage):
     stage.fails = {"prepare": Refused(["worker 0: no"])}
     await stage.reloader.reload("start")
@@ -169,7 +199,8 @@ async def test_reloads_come_one_after_the_other(stage):
 async def test_a_new_control_process_goes_on_above_what_the_workers_have_seen(stage):
     await stage.reloader.resume(candidate(7), 9)
     assert stage.log == [
-        *("open-admin 127.0.0.1:9900", "keep-admin 127.0.0.1:9900", "open-probes None", "keep-probes None")
+        *("prepare-rollouts 7", "commit-rollouts 7"),
+        *("open-admin 127.0.0.1:9900", "keep-admin 127.0.0.1:9900", "open-probes None", "keep-probes None"),
     ]
     assert (await stage.reloader.reload("start")).result == "unchanged"
     stage.next = lambda generation: candidate(generation, "two")

@@ -102,10 +102,10 @@ def test_whoever_comes_later_finds_everything_as_it_was():
     assert after.slot("b", take=True) == before.slot("b", take=False) == 1
 
 
-def test_a_full_area_says_what_to_do_and_still_finds_its_keys():
+def test_a_full_area_says_so_and_still_finds_its_keys():
     area = Area(empty(2))
     slots = [area.slot(key, take=True) for key in ("a", "f" * 64)]
-    with pytest.raises(LiveFull, match="restart splitproxy"):
+    with pytest.raises(LiveFull, match="no room for more than 2"):
         area.slot("c", take=True)
     assert [area.slot(key, take=True) for key in ("a", "f" * 64)] == slots
     assert area.slot("c", take=False) is None
@@ -115,3 +115,22 @@ def test_a_full_area_says_what_to_do_and_still_finds_its_keys():
 def test_a_key_that_is_no_short_ascii_text_is_refused(key):
     with pytest.raises(ValueError, match="is not an ASCII text of 1 to 64 characters"):
         Area(empty(2)).slot(key, take=True)
+
+
+def test_a_slot_that_was_given_back_is_at_rest_and_taken_last():
+    control = Area(empty())
+    worker = Area(control.cells)
+    old = control.slot("old", take=True)
+    control.slot("kept", take=True)
+    assert worker.slot("old", take=False) == old
+    control.write_salt(old, 9)
+    control.write(old, 7)
+    control.keep({"kept"})
+    assert (control.read(old), control.salt(old)) == (0, 0)
+    assert worker.slot("old", take=False) is None
+    rest = [control.slot(f"new-{number}", take=True) for number in range(live.SLOTS - 1)]
+    assert rest[-1] == old
+    assert len(set(rest)) == live.SLOTS - 1
+    assert worker.slot(f"new-{live.SLOTS - 2}", take=False) == old
+    with pytest.raises(LiveFull):
+        control.slot("one more", take=True)

@@ -1,0 +1,145 @@
+"""What a rollout asks of the world: ticks of the clock, webhooks, measurements, whether its upstreams are there.
+
+Nothing here decides; every answer goes into the rollout's queue. Whatever is asked is answered, also when the asking
+itself fails: a round that waited for ever would be a rollout that stands still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from splitproxy.control.rollouts import reach
+from splitproxy.control.rollouts.clock import in_window, wall
+from splitproxy.core.analysis import ERROR, Verdict
+from splitproxy.core.rollout.events import Answer, Ask, Checked, Measure, Reachable, Tick
+from splitproxy.core.rollout.state import State
+
+if TYPE_CHECKING:
+    from splitproxy.control.rollouts.controller import Controller
+
+log = logging.getLogger(__name__)
+
+_LATE: Final = 0.25
+"""A step that was entered later than this part of the interval after its tick gets a whole interval of its own."""
+_WATCH_SECONDS: Final = 10.0
+"""Between looks at the upstreams of a rollout that is over but still holds traffic."""
+
+
+class Asking:
+    """The questions of one rollout."""
+
+    def __init__(self, controller: Controller, due: float) -> None:
+        """`due` is when the next tick was to come, by the rollout's clock."""
+        self._controller = controller
+        now = controller.clock.now()
+        self.due = due if 0 <= due <= now + self.interval() else now
+        if not controller.active:
+            self.due = now + _WATCH_SECONDS
+        """When the next tick comes, by the rollout's clock."""
+        self.late = 0.0
+        """Seconds by which the last tick came after its time."""
+        self._changed = asyncio.Event()
+
+    # --- ticks -------------------------------------------------------------------------------------------------------
+    def interval(self) -> float:
+        """Return the seconds between ticks now."""
+        plan, state = self._controller.plan, self._controller.state
+        own = plan.stages[state.step].interval if 0 <= state.step < len(plan.stages) else 0.0
+        return own or plan.interval
+
+    def decided(self, before: State, after: State) -> None:
+        """Fit the next tick to a decision: a run that has just begun is prepared at once, a step gets its interval."""
+        now, interval = self._controller.clock.now(), self.interval()
+        begun = after.step < 0 and not after.awaiting and self._controller.active
+        if begun and (after.attempt != before.attempt or after.phase != before.phase) and after.phase != "Paused":
+            waits = after.phase == "Waiting" and not after.held
+            self.due = now + interval if waits else now
+        elif after.attempt != before.attempt or (
+            after.stage_since != before.stage_since and self.due - now < (1 - _LATE) * interval
+        ):
+            self.due = now + interval
+        else:
+            return
+        self._changed.set()
+
+    async def keep_ticking(self) -> None:
+        """Tick for as long as the rollout is run."""
+        controller = self._controller
+        while True:
+            await self._until_due()
+            now = controller.clock.now()
+            if not controller.active:
+                self.due = now + _WATCH_SECONDS
+                if controller.state.weight:
+                    await self.probe()
+                continue
+            self.late = now - self.due
+            # Not from now: a late tick makes the next one no later. Ticks that were missed altogether are let go.
+            interval = self.interval()
+            self.due += interval * ((now - self.due) // interval + 1)
+            if controller.state.step < 0 or controller.state.unreachable_since >= 0:
+                await self.probe()
+            else:
+                controller.later(self.probe())
+            controller.put(Tick(in_window(controller.plan.windows, wall())))
+
+    async def _until_due(self) -> None:
+        while (left := self.due - self._controller.clock.now()) > 0:
+            self._changed.clear()
+            try:
+                # Not wait_for: before Python 3.12 it can swallow a cancellation that comes together with the event.
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
+            except TimeoutError:
+                return
+
+    # --- whether the upstreams are there -----------------------------------------------------------------------------
+    async def probe(self) -> None:
+        """Look whether the upstreams take connections, and report it."""
+        controller = self._controller
+        plan, endpoints = controller.plan, controller.facts.endpoints
+        path = controller.rollout["promotion"]["readiness"]["path"]
+        canary, primary = await asyncio.gather(
+            reach.any_connects(endpoints.get(plan.canary, ())),
+            reach.all_ready(controller.parts.session, endpoints.get(plan.primary, ()), path)
+            if path and controller.state.handed_back
+            else reach.any_connects(endpoints.get(plan.primary, ())),
+        )
+        controller.put(Reachable(canary[0], primary[0], canary[1] or primary[1]))
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+    def carry_out(self, command: Ask | Measure) -> None:
+        """Do what the machine asks for, in the background."""
+        if isinstance(command, Ask):
+            self._controller.later(self._ask(command))
+        else:
+            self._controller.later(self._measure(command))
+
+    async def _ask(self, command: Ask) -> None:
+        controller = self._controller
+        promotion = controller.rollout["promotion"]["webhook"]
+        hooks = [hook for hook in controller.rollout["analysis"]["webhooks"] if hook["type"] == command.type]
+        if command.type == "hand-back" and promotion is not None:
+            hooks = [promotion]
+        try:
+            result = await controller.parts.hooks.ask(hooks, controller.telling.payload())
+            answer = Answer(command.type, command.round, result.outcome, result.hook, result.text)
+        except Exception as error:
+            log.exception("rollout %s: asking the %s webhooks fails", controller.plan.name, command.type)
+            answer = Answer(command.type, command.round, "fail", "", f"a defect: {error!r}")
+        controller.put(answer)
+
+    async def _measure(self, command: Measure) -> None:
+        controller = self._controller
+        plan = controller.plan
+        try:
+            verdicts = await controller.measuring.check(plan, controller.state, controller.clock.now())
+        except Exception as error:
+            log.exception("rollout %s: measuring fails", plan.name)
+            verdicts = tuple(
+                Verdict(one.name, ERROR, None, one.min, one.max, 0, 0.0, None, "", f"a defect: {error!r}")
+                for one in plan.metrics
+            )
+        controller.put(Checked(command.round, verdicts))

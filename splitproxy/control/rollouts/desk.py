@@ -1,0 +1,252 @@
+"""All rollouts of the program: taken up from the state file, fitted to each configuration, shown and spoken to.
+
+A configuration comes in four moves. `objections` says what it must not do to what is under way; `prepare` takes its
+places in shared memory and fills them before any worker compiles it; `commit` follows when all workers serve it;
+`forget` when it was refused. All but the loading of the state file is done at once, between two events of the loop.
+"""
+
+import asyncio
+import json
+import logging
+import mmap
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from splitproxy.control import outbound, providers
+from splitproxy.control.loading import Candidate, LoadError, Share
+from splitproxy.control.rollouts import following, views
+from splitproxy.control.rollouts.controller import Controller
+from splitproxy.control.rollouts.hooks import Hooks
+from splitproxy.control.rollouts.keeping import VIEWED
+from splitproxy.control.rollouts.measuring import Template, counters, keys
+from splitproxy.control.rollouts.news import News
+from splitproxy.control.rollouts.parts import Facts, Parts
+from splitproxy.control.rollouts.store import Entry, NewerStore, Row, Store, StoreError
+from splitproxy.control.signals import Signals
+from splitproxy.core import live
+from splitproxy.core.live import LIVE_BYTES, LIVE_OFFSET, Area, Traffic
+from splitproxy.errors import LiveFull
+
+log = logging.getLogger(__name__)
+
+_WATCH_SECONDS: Final = 0.1
+"""Between looks at the hard limits."""
+_NEWS_SECONDS: Final = 2.0
+"""How long alerts may still be sent when the program ends."""
+
+
+class Desk:
+    """Every rollout, by name. To be made where a loop runs, and closed."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        signals: Signals,
+        publish: Callable[[str, dict[str, Any]], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`descriptor` is of the shared memory, `publish` tells listeners of the API."""
+        memory = mmap.mmap(descriptor, LIVE_BYTES, offset=LIVE_OFFSET)
+        self.area = Area(memoryview(memory).cast("Q"))
+        self.controllers: dict[str, Controller] = {}
+        self.halted = ""
+        """Why no rollout is run at all; empty: they are."""
+        self.store: Store | None = None
+        self._signals, self._publish, self._monotonic = signals, publish, monotonic
+        self._counters = counters(descriptor)
+        self._rows: dict[str, Row] = {}
+        """What the state file held, and rollouts that are run no more."""
+        self._tails: dict[str, list[Entry]] = {}
+        """The end of the history of each rollout that is not run yet."""
+        self._hooks, self._news, self._session = Hooks(), News(), outbound.session()
+        self._providers: dict[str, Mapping[str, Any]] = {}
+        self._begun = False
+        self._closing: set[asyncio.Task[None]] = set()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        """Run no rollout any more; what they have decided is on disk, what they had to say is said."""
+        self._watching.cancel()
+        await asyncio.gather(self._watching, *self._closing, return_exceptions=True)
+        await asyncio.gather(*(controller.close() for controller in self.controllers.values()))
+        await self._hooks.close()
+        await self._news.close(_NEWS_SECONDS)
+        await self._session.close()
+        if self.store:
+            await asyncio.to_thread(self.store.close)
+
+    # --- configurations ----------------------------------------------------------------------------------------------
+    def objections(self, candidate: Candidate) -> list[str]:
+        """Return why `candidate` must not take the place of what is served."""
+        running = {name: controller.running for name, controller in self.controllers.items()}
+        return following.objections(candidate, running, str(self.store.path) if self.store else None)
+
+    async def prepare(self, candidate: Candidate) -> None:
+        """Let the workers find the shares of `candidate` as they have to be. Raises LoadError."""
+        rollouts = candidate.releases.get("rollouts", [])
+        if rollouts and self.store is None and not self.halted:
+            await self._open(Path(candidate.releases["state"]["path"]))
+        templates = _templates(candidate.releases)
+        for plain in rollouts:
+            try:
+                self.area.slot(plain["liveKey"], take=True)
+            except LiveFull as error:
+                raise LoadError([{"message": str(error), "text": f"rollout {plain['name']}: {error}"}]) from error
+            controller = self.controllers.get(plain["name"])
+            if controller is None:
+                controller = self.controllers[plain["name"]] = self._controller(candidate, plain, templates)
+            if plain not in controller.served:
+                controller.served.append(plain)
+            controller.put_in_force()
+
+    def forget(self) -> None:
+        """Go on with what is served: the candidate was refused."""
+        for name, controller in list(self.controllers.items()):
+            if controller.started:
+                del controller.served[1:]
+            else:
+                del self.controllers[name]
+
+    def commit(self, candidate: Candidate) -> None:
+        """Go by `candidate`, which all workers serve from now on."""
+        releases = candidate.releases
+        wanted = {plain["name"]: plain for plain in releases.get("rollouts", [])}
+        # Those that were taken out may still be named by a plan in force.
+        self._providers |= {provider["name"]: provider for provider in releases.get("alertProviders", [])}
+        self._news.configure(self._providers.values())
+        for name in self.controllers.keys() - wanted:
+            gone = self.controllers.pop(name)
+            self._rows[name] = gone.rows.make()
+            self._tails[name] = list(gone.keeping.history)[-VIEWED:]
+            self._later(gone.close())
+        templates = _templates(releases)
+        for name, plain in wanted.items():
+            controller = self.controllers[name]
+            if self.halted:
+                controller.refused = self.halted
+                continue
+            controller.follow(plain, _facts(releases, plain, templates))
+            controller.put_in_force()
+        self.area.keep({plain["liveKey"] for one in self.controllers.values() for plain in one.served})
+        self.area.keep([plain["liveKey"] for plain in wanted.values()])
+        if self._begun:
+            self.begin()
+
+    def begin(self) -> None:
+        """Run the rollouts from now on: there are workers to run them on."""
+        self._begun = True
+        if not self.halted:
+            for name, controller in self.controllers.items():
+                controller.start(self._tails.pop(name, []))
+
+    async def halt(self, why: str) -> None:
+        """Run no rollout from now on, and say why; traffic stays as it is, and another process may take over."""
+        self.halted = why
+        for controller in self.controllers.values():
+            controller.refused = why
+        await asyncio.gather(*(controller.close() for controller in self.controllers.values()))
+
+    async def _open(self, path: Path) -> None:
+        store = Store(path)
+        try:
+            self._rows = await asyncio.to_thread(store.load)
+            self._tails = await asyncio.to_thread(lambda: {name: store.newest(name, VIEWED) for name in self._rows})
+        except NewerStore as error:
+            self.halted = str(error)
+            log.error("no rollout is run: %s", error)
+            return
+        except StoreError as error:
+            log.error("rollouts begin without a memory, and take no step that cannot be saved: %s", error)
+        self.store = store
+
+    def _controller(
+        self, candidate: Candidate, plain: Mapping[str, Any], templates: Mapping[str, Template]
+    ) -> Controller:
+        parts = Parts(
+            signals=self._signals,
+            store=self.store or Store(Path()),  # halted: nothing will be written
+            session=self._session,
+            hooks=self._hooks,
+            news=self._news,
+            publish=self._publish,
+            put=self._put,
+            monotonic=self._monotonic,
+            counters=self._counters,
+        )
+        facts = _facts(candidate.releases, plain, templates)
+        row = self._rows.get(plain["name"])
+        try:
+            return Controller(parts, plain, facts, row)
+        except (KeyError, TypeError, ValueError):
+            log.exception("rollout %s: the plan that was saved cannot be read; the file's is used", plain["name"])
+        assert row is not None
+        try:
+            return Controller(parts, plain, facts, row._replace(plan=json.dumps(plain), evidence={}))
+        except (KeyError, TypeError, ValueError):
+            log.exception("rollout %s: the state that was saved cannot be read; it begins anew", plain["name"])
+        return Controller(parts, plain, facts, None)
+
+    def _put(self, plain: Mapping[str, Any], traffic: Traffic, salt: int) -> None:
+        """Write a rollout's traffic: one store, which all workers obey from their next request on."""
+        slot = self.area.slot(plain["liveKey"], take=False)
+        if slot is None:
+            return  # its candidate was refused for want of room
+        cell = self.area.read(slot)
+        epoch = live.epoch(cell)
+        if self.area.salt(slot) != salt:
+            if live.decode(cell) != Traffic():
+                epoch += 1
+                self.area.write(slot, live.encode(Traffic(), epoch))
+            self.area.write_salt(slot, salt)
+        if live.decode(self.area.read(slot)) != traffic:
+            self.area.write(slot, live.encode(traffic, epoch + 1))
+
+    # --- while they run ----------------------------------------------------------------------------------------------
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            try:
+                self._look()
+            except Exception:
+                log.exception("looking at the hard limits fails")
+
+    def _look(self) -> None:
+        running = [controller for controller in self.controllers.values() if controller.active]
+        if running:
+            self._signals.refresh()
+        for controller in running:
+            controller.look()
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    # --- for those who ask -------------------------------------------------------------------------------------------
+    def alarms(self) -> list[str]:
+        """Return what is wrong with running rollouts as such."""
+        return [text for text in (self.halted, self.store.alarm if self.store else "") if text]
+
+    def live_shares(self, shares: list[Share]) -> list[Share]:
+        """Return configured shares as they are at this moment."""
+        running = [
+            (one.served[0], one.traffic_for(one.served[0])) for one in list(self.controllers.values()) if one.served
+        ]
+        return views.live_shares(shares, running)
+
+
+def _templates(releases: Mapping[str, Any]) -> dict[str, Template]:
+    """Return the metric templates by name. Raises LoadError."""
+    found = {}
+    for template in releases.get("metricTemplates", []):
+        try:
+            found[template["name"]] = Template(providers.build(template["provider"]), template["query"])
+        except ValueError as error:
+            raise LoadError([{"message": str(error), "text": f"metricTemplate {template['name']}: {error}"}]) from error
+    return found
+
+
+def _facts(releases: Mapping[str, Any], plain: Mapping[str, Any], templates: Mapping[str, Template]) -> Facts:
+    return Facts(keys(plain, releases["rules"][plain["route"]]), templates, releases["endpoints"])

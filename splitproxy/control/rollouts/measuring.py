@@ -1,0 +1,292 @@
+"""What a rollout is judged by: its own signals over windows that never begin before the step, and other providers'.
+
+A *mark* is what the counters said at one moment; a window is the difference of two. A metric without an interval is
+measured from the mark of the check before, so no request is judged twice. The mark of the last check is saved with the
+decision that came of it, so a control process that takes over begins where the one before had ended.
+"""
+
+import asyncio
+import os
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from splitproxy.control.providers import Provider
+from splitproxy.control.signals import Signals
+from splitproxy.core import stats, templates
+from splitproxy.core.analysis import Measurement, Verdict, breach, judge
+from splitproxy.core.rollout.plan import MetricPlan, Plan
+from splitproxy.core.rollout.state import State
+from splitproxy.core.stats import Key
+
+PROVIDER_SECONDS: Final = 30.0
+"""The longest that a provider may take, whatever its own timeout is."""
+_FIRST: Final = stats.ATTEMPT_HISTOGRAM
+_LAST: Final = stats.OUTCOME + len(stats.OUTCOMES)
+_HISTOGRAM: Final = slice(0, stats.BUCKETS)
+_OUTCOMES: Final = slice(stats.OUTCOME - _FIRST, _LAST - _FIRST)
+_LEFT_OUT: Final = frozenset({"client_gone", "cancelled"})
+"""Outcomes that are nobody's failure and nobody's success."""
+_SUCCESS: Final = stats.OUTCOMES.index("success")
+_COUNTED: Final = tuple(place for place, outcome in enumerate(stats.OUTCOMES) if outcome not in _LEFT_OUT)
+_FINEST: Final = 0.5
+"""Seconds between marks at least."""
+_MARKS: Final = 24
+"""Marks within the shortest interval of a metric: how exactly its window can be met."""
+
+Cells: TypeAlias = "array[int]"
+"""Attempts by duration and by outcome."""
+
+
+class Mark(NamedTuple):
+    """The counters at one moment."""
+
+    clock: float
+    """The rollout's clock."""
+    at: float
+    """The machine's monotonic clock, which windows are measured by: it goes on while nobody runs the rollout."""
+    canary: Cells
+    mirror: Cells
+    primary: Cells
+
+
+class Template(NamedTuple):
+    """A metric of somebody else's."""
+
+    provider: Provider
+    query: str
+
+
+class Keys(NamedTuple):
+    """Where the signals of a rollout's sides are counted."""
+
+    canary: tuple[Key, ...]
+    mirror: tuple[Key, ...]
+    primary: tuple[Key, ...]
+
+
+def keys(rollout: Mapping[str, Any], rules: Iterable[str]) -> Keys:
+    """Return the series of a plain rollout; `rules` are all rules of its route.
+
+    Requests that a rule outside the rollout forces to the canary count for its limits; the primary is looked at where
+    it is compared alone. Both roles count: a swap exchanges them.
+    """
+    route, owned = rollout["route"], rollout["rules"]
+    every = tuple(dict.fromkeys((*owned, *rules)))
+
+    def series(names: Iterable[str], upstream: str, *roles: str) -> tuple[Key, ...]:
+        return tuple((stats.SERIES, route, name, upstream, role) for name in names for role in roles)
+
+    return Keys(
+        series(every, rollout["canary"], "canary", "primary"),
+        series(owned, rollout["canary"], "mirror"),
+        series(owned, rollout["primary"], "primary", "canary"),
+    )
+
+
+class Measuring:
+    """The measurements of one rollout. `monotonic` is the machine's clock."""
+
+    def __init__(
+        self,
+        signals: Signals,
+        monotonic: Callable[[], float],
+        rollout: Mapping[str, Any],
+        where: Keys,
+        found: Mapping[str, Template],
+    ) -> None:
+        self._signals, self._monotonic = signals, monotonic
+        self._rollout, self._keys, self._templates = rollout, where, found
+        self._stage = self._checked = self._mark(0.0)
+        self._marks = [self._stage]
+
+    # --- marks -------------------------------------------------------------------------------------------------------
+    def follow(self, rollout: Mapping[str, Any], where: Keys, found: Mapping[str, Template]) -> None:
+        """Measure by another version of the plan from now on; what was counted stays as long as the series do."""
+        moved = where != self._keys
+        self._rollout, self._keys, self._templates = rollout, where, found
+        if moved:
+            self.restart(self._checked.clock)
+
+    def restart(self, clock: float) -> None:
+        """Begin all windows now: traffic has changed."""
+        self._stage = self._checked = self._mark(clock)
+        self._marks = [self._stage]
+
+    def note(self, plan: Plan, clock: float) -> None:
+        """Keep a mark if one is due for the metrics with an interval."""
+        shortest = min((metric.interval for metric in plan.metrics if metric.interval), default=0.0)
+        if shortest and clock - self._marks[-1].clock >= max(_FINEST, shortest / _MARKS):
+            self._keep(plan, self._mark(clock))
+
+    def _keep(self, plan: Plan, mark: Mark) -> None:
+        """Keep a mark, and of the older ones those that a window may still begin at."""
+        longest = max((metric.interval for metric in plan.metrics), default=0.0)
+        self._marks.append(mark)
+        needless = bisect_left(self._marks, mark.clock - longest, key=lambda one: one.clock) - 1
+        if needless > 0:
+            del self._marks[:needless]
+
+    def _mark(self, clock: float) -> Mark:
+        signals = self._signals
+        sides = (array("Q", signals.add_up(one, _FIRST, _LAST)) for one in self._keys)
+        return Mark(clock, self._monotonic(), *sides)
+
+    def _begin(self, metric: MetricPlan, clock: float, otherwise: Mark) -> Mark:
+        """Return the mark at which the window of a metric with an interval begins: the nearest that there is."""
+        if not metric.interval:
+            return otherwise
+        wanted = clock - metric.interval
+        return min(self._marks, key=lambda mark: abs(mark.clock - wanted))
+
+    # --- across a restart --------------------------------------------------------------------------------------------
+    def saved(self) -> dict[str, Any]:
+        """Return what the last check consumed, for the state file."""
+        mark = self._checked
+        sides = {"canary": mark.canary, "mirror": mark.mirror, "primary": mark.primary}
+        return {"clock": mark.clock, "at": mark.at} | {name: _packed(cells) for name, cells in sides.items()}
+
+    def resume(self, saved: Mapping[str, Any], since: float, clock: float) -> None:
+        """Go on after a restart: from the mark that was saved, or from now when it is from before `since`.
+
+        The counters must be the same ones (see `counters`); were they not, a window would be one of different things.
+        """
+        self.restart(clock)
+        if saved["clock"] < since:
+            return
+        sides = (_unpacked(saved[side]) for side in ("canary", "mirror", "primary"))
+        mark = Mark(saved["clock"], saved["at"], *sides)
+        if all(
+            a <= b
+            for then, now in zip(mark[2:], self._checked[2:], strict=True)
+            for a, b in zip(then, now, strict=True)
+        ):
+            self._stage = self._checked = mark
+            self._marks = [mark]
+
+    # --- measurements ------------------------------------------------------------------------------------------------
+    async def check(self, plan: Plan, state: State, clock: float) -> tuple[Verdict, ...]:
+        """Measure and judge every metric, all at the same time."""
+        now, before = self._mark(clock), self._checked
+        self._checked = now
+        side = _side(state)
+        found: dict[str, Verdict] = {}
+        for metric in plan.metrics:
+            if metric.kind != "template":
+                begin = self._begin(metric, clock, before)
+                canary, primary = (self._own(metric, begin, now, which) for which in (side, "primary"))
+                found[metric.name] = self._judged(metric, plan, state, canary, primary)
+        self._keep(plan, now)
+        foreign = [one for one in plan.metrics if one.kind == "template"]
+        if foreign:
+            asked = await asyncio.gather(*(self._verdict(one, plan, state, now, before) for one in foreign))
+            found |= {one.metric: one for one in asked}
+        return tuple(found[metric.name] for metric in plan.metrics)
+
+    def look(self, plan: Plan, state: State, clock: float) -> Verdict | None:
+        """Return the hard limit that is broken at this moment, None when all are kept."""
+        hard = [one for one in plan.metrics if one.kind != "template" and (one.hard_min, one.hard_max) != (None, None)]
+        if not hard:
+            return None
+        side = _side(state)
+        for metric in hard:
+            begin = self._begin(metric, clock, self._stage)
+            measurement = self._own(metric, begin, None, side)
+            found = breach(metric, measurement, min_requests=_min_requests(plan, state, metric))
+            if found:
+                return found
+        return None
+
+    async def _verdict(self, metric: MetricPlan, plan: Plan, state: State, now: Mark, before: Mark) -> Verdict:
+        begin = self._begin(metric, now.clock, before)
+        canary = await self._foreign(metric, plan, now.at - begin.at)
+        return self._judged(metric, plan, state, canary, None)
+
+    def _judged(
+        self, metric: MetricPlan, plan: Plan, state: State, canary: Measurement, primary: Measurement | None
+    ) -> Verdict:
+        return judge(
+            metric,
+            canary,
+            primary,
+            compare=plan.compare,
+            limits=next(((low, high) for name, low, high in _limits(plan, state) if name == metric.name), None),
+            min_requests=_min_requests(plan, state, metric),
+        )
+
+    def _own(self, metric: MetricPlan, begin: Mark, end: Mark | None, side: str) -> Measurement:
+        """Measure one side from one mark to another, or up to now."""
+        where = getattr(self._keys, side)
+        if metric.kind == "requests-in-flight":
+            return Measurement(float(self._signals.gauge(where, stats.IN_FLIGHT)), 0, 0.0)
+        cells = _HISTOGRAM if metric.kind == "request-duration" else _OUTCOMES
+        then: Cells = getattr(begin, side)[cells]
+        if end is None:
+            now, at = self._signals.add_up(where, _FIRST + cells.start, _FIRST + cells.stop), self._monotonic()
+        else:
+            now, at = getattr(end, side)[cells], end.at
+        return measured(metric, [b - a for a, b in zip(then, now, strict=True)], at - begin.at)
+
+    async def _foreign(self, metric: MetricPlan, plan: Plan, seconds: float) -> Measurement:
+        window = metric.interval or seconds or plan.interval
+        try:
+            template = self._templates[metric.template]
+            query = templates.render(template.query, templates.values(self._rollout, window, dict(metric.variables)))
+            async with asyncio.timeout(PROVIDER_SECONDS):
+                return (await template.provider.query(query))._replace(seconds=window)
+        except TimeoutError:
+            return Measurement(None, 0, window, f"no answer within {PROVIDER_SECONDS:g} s")
+        except Exception as error:
+            return Measurement(None, 0, window, f"{type(error).__name__}: {error}")
+
+
+def measured(metric: MetricPlan, cells: list[int], seconds: float) -> Measurement:
+    """Return what the attempts of one side say of a metric of our own over a window of so many seconds.
+
+    `cells` count them by duration for a request-duration, else by outcome.
+    """
+    match metric.kind:
+        case "request-success-rate":
+            counted = sum(cells[place] for place in _COUNTED)
+            return Measurement(100.0 * cells[_SUCCESS] / counted if counted else None, counted, seconds)
+        case "request-duration":
+            value = stats.quantile(cells, metric.quantile)
+            return Measurement(None if value is None else 1000.0 * value, sum(cells), seconds)
+        case "request-rate":
+            return Measurement(sum(cells) / seconds if seconds > 0 else None, sum(cells), seconds)
+        case unknown:
+            raise AssertionError(unknown)
+
+
+def counters(descriptor: int) -> str:
+    """Return what tells the counters behind `descriptor` from those of another life of the program."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{os.fstat(descriptor).st_ino}"
+
+
+def _side(state: State) -> str:
+    """Return whose outcomes are the canary's: before any live traffic those of the copies."""
+    return "mirror" if state.mirror and not state.weight and not state.cohorts else "canary"
+
+
+def _limits(plan: Plan, state: State) -> tuple[tuple[str, float | None, float | None], ...]:
+    return plan.stages[state.step].limits if 0 <= state.step < len(plan.stages) else ()
+
+
+def _min_requests(plan: Plan, state: State, metric: MetricPlan) -> int:
+    stage = plan.stages[state.step] if 0 <= state.step < len(plan.stages) else None
+    return (stage.min_requests if stage else 0) or metric.min_requests
+
+
+def _packed(cells: Cells) -> list[list[int]]:
+    """Return the cells that are not zero, each with its index."""
+    return [[index, value] for index, value in enumerate(cells) if value] if any(cells) else []
+
+
+def _unpacked(pairs: list[list[int]]) -> Cells:
+    cells = array("Q", bytes(8 * (_LAST - _FIRST)))
+    for index, value in pairs:
+        cells[index] = value
+    return cells
