@@ -11,14 +11,27 @@ from importlib import import_module
 
 from splitproxy import __version__
 
+_ACTING = "splitproxy.cli.acting"
+
 VERBS = {
     "run": ("splitproxy.cli.run", "serve traffic as a configuration says"),
     "check": ("splitproxy.cli.check", "validate a configuration and print the effective routing order"),
     "explain": ("splitproxy.cli.explain", "say which route, rule and split a request gets, without sending it"),
     "schema": ("splitproxy.cli.schema", "print the JSON Schema of the configuration, for editors"),
+    "status": ("splitproxy.cli.status", "show the rollouts of a running proxy: phase, weight, signals, verdicts"),
+    "start": (_ACTING, "start a rollout"),
+    "pause": (_ACTING, "halt a rollout where it stands"),
+    "resume": (_ACTING, "go on with a paused rollout"),
+    "promote": ("splitproxy.cli.promote", "leave a rollout's wait, or take its next step, or all of them"),
+    "abort": (_ACTING, "end a rollout: all traffic back to the primary"),
+    "retry": (_ACTING, "start the failed revision of a rollout again"),
+    "undo": (_ACTING, "go back to the version before the promoted one, while it is warm"),
+    "approve": (_ACTING, "open the gate that a rollout waits at"),
+    "deny": (_ACTING, "close the gate that a rollout waits at"),
+    "set-weight": ("splitproxy.cli.set_weight", "set the canary's share by hand while a rollout is paused"),
     "reload": ("splitproxy.cli.reload", "make a running proxy read its configuration again"),
     "drain": ("splitproxy.cli.drain", "let a running proxy finish its requests and exit"),
-    "demo": ("splitproxy.cli.demo", "show live split traffic, with no configuration at all"),
+    "demo": ("splitproxy.cli.demo", "show a rollout with live traffic, with no configuration at all"),
 }
 """Verb -> its module and one line of help."""
 

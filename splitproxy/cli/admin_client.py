@@ -5,8 +5,11 @@ import http.client
 import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
+
+from splitproxy.errors import SplitProxyError
 
 _DEFAULT = "http://127.0.0.1:9900"
 
@@ -21,20 +24,50 @@ def admin_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class Unanswered(SplitProxyError):
+    """Nobody answered; `args[0]` says where and why."""
+
+
 def post(admin: str, path: str, seconds: float) -> tuple[int, Any] | None:
     """Send an empty POST and return the status and the JSON answer; None after saying why nobody answered."""
+    try:
+        return ask(admin, "POST", path, seconds)
+    except Unanswered as error:
+        print(error, file=sys.stderr)
+        return None
+
+
+def ask(
+    admin: str,
+    method: str,
+    path: str,
+    seconds: float,
+    body: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[int, Any]:
+    """Send a request, with `body` as JSON, and return the status and the JSON answer.
+
+    Raises Unanswered when there is none within `seconds`.
+    """
     url = urlsplit(admin if "//" in admin else f"http://{admin}")
+    fields = dict(headers or {})
+    if token := os.environ.get("SPLITPROXY_TOKEN"):
+        fields["Authorization"] = f"Bearer {token}"
+    if body is not None:
+        fields["Content-Type"] = "application/json"
     try:
         connection = http.client.HTTPConnection(url.hostname or "", url.port or 80, timeout=seconds)
-        connection.request("POST", url.path.rstrip("/") + path)
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
-    except TimeoutError:
-        print(f"The admin API at {admin} did not answer within {seconds:g} s.", file=sys.stderr)
+        try:
+            content = None if body is None else json.dumps(body)
+            connection.request(method, url.path.rstrip("/") + path, content, fields)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+    except TimeoutError as error:
+        raise Unanswered(f"The admin API at {admin} did not answer within {seconds:g} s.") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        print(
+        raise Unanswered(
             f"No splitproxy answers at {admin} ({error}). Is it running? "
-            "Its admin address is named by --admin or SPLITPROXY_ADMIN.",
-            file=sys.stderr,
-        )
-    return None
+            "Its admin address is named by --admin or SPLITPROXY_ADMIN."
+        ) from error

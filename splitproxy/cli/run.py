@@ -44,7 +44,8 @@ def say(level: str, text: str) -> None:
     else:
         at = now.isoformat(timespec="milliseconds")
         line = json.dumps({"time": at, "level": level, "process": "supervisor", "message": text})
-    print(line, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{line}\n")  # in one piece: control writes to the same pipe
+    sys.stderr.flush()
 
 
 def announce(ready: Ready) -> None:

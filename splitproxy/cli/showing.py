@@ -41,10 +41,15 @@ def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if _styled(sys.stdout) and len(rows) <= _MOST_STYLED:
         _show_styled(heads, rows)
         return
+    for line in table_lines(heads, rows):
+        print(line)
+
+
+def table_lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as aligned lines without colour."""
     lines = [heads, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def _show_styled(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -63,11 +68,6 @@ def _show_styled(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def _styled(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
-
-
-def percent(share: float) -> str:
-    """Return a share as people write it: `95 %`, `0.01 %`."""
-    return f"{round(share, 2):g} %"
 
 
 def counted(number: int, word: str) -> str:

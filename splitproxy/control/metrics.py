@@ -9,9 +9,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from splitproxy import __version__
+from splitproxy.control import endpoints
+from splitproxy.control.rollouts.controller import Controller
 from splitproxy.control.signals import Values
 from splitproxy.control.state import State
 from splitproxy.core import stats
+from splitproxy.core.rollout.state import PHASES
 from splitproxy.core.stats import Key
 
 _BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -50,25 +53,39 @@ class SignalCollector(Collector):
         yield from _traffic(live)
         yield _counter(
             "attempts",
-            "Attempts at upstreams by outcome, copies for mirrors included.",
+            "First attempts of requests by outcome, copies for mirrors included.",
             (*_SERIES, "outcome"),
             _spread(series, stats.OUTCOME, stats.OUTCOMES),
         )
+        yield from _repeats(
+            live, [(key, signals.total(key)[stats.FAILOVERS]) for key in signals.known() if key[0] == stats.FAILOVER]
+        )
         yield from _mirrors(mirrors)
         yield from self._splits(live)
+        yield from self._endpoints()
+        yield from _rollouts(list(self._state.rollouts.controllers.values()))
         yield from self._configuration()
         yield from self._workers()
 
     def _splits(self, live: list[tuple[Key, Values]]) -> Iterator[Metric]:
-        running = self._state.running
-        weights = _merge((share[:3], share.percent) for share in (running.shares if running else ()))
-        yield _gauge("split_weight", "Configured share in percent.", ("route", "rule", "upstream"), weights)
+        weights = _merge((share[:3], share.percent) for share in self._state.shares())
+        yield _gauge("split_weight", "Share in force in percent.", ("route", "rule", "upstream"), weights)
         yield _counter(
             "split_assignments",
             "Requests by the reason they went to their upstream.",
             ("route", "rule", "upstream", "reason"),
             _merge(((*key[:3], key[4]), value) for key, value in _spread(live, stats.REASON, stats.REASONS).items()),
         )
+
+    def _endpoints(self) -> Iterator[Metric]:
+        found = endpoints.standings(self._state.signals)
+        labels = ("upstream", "endpoint")
+        healthy: Labelled = {place: int(one.healthy) for place, one in found.items()}
+        yield _gauge("endpoint_healthy", "0 while a worker's probes find it unhealthy.", labels, healthy)
+        ejected: Labelled = {place: int(one.ejected > 0) for place, one in found.items()}
+        yield _gauge("endpoint_ejected", "1 while a worker has ejected it for its errors.", labels, ejected)
+        panic: Labelled = {place: int(one.panic > 0) for place, one in found.items()}
+        yield _gauge("endpoint_panic", "1 while it is used only for want of others.", labels, panic)
 
     def _configuration(self) -> Iterator[Metric]:
         reloader = self._state.reloader
@@ -103,7 +120,7 @@ def _traffic(live: list[tuple[Key, Values]]) -> Iterator[Metric]:
         "splitproxy_request_duration_seconds", "From the request's head to the answer's last byte.", labels=_SERIES
     )
     for key, cells in live:
-        histogram = cells[stats.REQUEST_HISTOGRAM : stats.ATTEMPT_NS]
+        histogram = cells[stats.REQUEST_HISTOGRAM : stats.ATTEMPT_HISTOGRAM]
         if any(histogram):
             durations.add_metric(key[1:], _buckets(histogram), cells[stats.REQUEST_NS] / 1e9)
     yield durations
@@ -118,6 +135,15 @@ def _traffic(live: list[tuple[Key, Values]]) -> Iterator[Metric]:
     yield _gauge("requests_in_flight", "Requests that have begun and not ended.", pair, flying)
 
 
+def _repeats(live: list[tuple[Key, Values]], failovers: list[tuple[Key, int]]) -> Iterator[Metric]:
+    made = _merge(((key[1], key[3]), cells[stats.RETRIES]) for key, cells in live if cells[stats.RETRIES])
+    yield _counter("retries", "Attempts after one that had failed, by policy.", ("route", "upstream"), made)
+    moved: Labelled = {key[1:]: count for key, count in failovers}
+    yield _counter(
+        "failovers", "Requests sent on to the primary after the canary had failed.", ("route", "from", "to"), moved
+    )
+
+
 def _mirrors(mirrors: list[tuple[Key, Values]]) -> Iterator[Metric]:
     for name, text, label, cell, words in (
         ("mirror_requests", "Copies sent, by outcome.", "outcome", stats.OUTCOME, stats.OUTCOMES),
@@ -126,6 +152,29 @@ def _mirrors(mirrors: list[tuple[Key, Values]]) -> Iterator[Metric]:
         spread = _spread(mirrors, cell, words)
         merged = _merge(((key[0], key[2], key[4]), value) for key, value in spread.items())
         yield _counter(name, text, ("route", "upstream", label), merged)
+
+
+def _rollouts(controllers: list[Controller]) -> Iterator[Metric]:
+    phases: Labelled = {
+        (one.plan.name, phase): int(one.state.phase == phase) for one in controllers for phase in PHASES
+    }
+    yield _gauge("rollout_phase", "1 for the present phase.", ("rollout", "phase"), phases)
+    weights: Labelled = {(one.plan.name,): one.summary()["canaryWeight"] for one in controllers}
+    yield _gauge("rollout_canary_weight", "The canary's share in percent.", ("rollout",), weights)
+    values: Labelled = {}
+    limits: Labelled = {}
+    for one in controllers:
+        name = one.plan.name
+        # A step may have limits of its own, which the verdict knows.
+        own = [{"metric": metric.name, "min": metric.min, "max": metric.max} for metric in one.plan.metrics]
+        for said in {said["metric"]: said for said in (*own, *one.verdicts)}.values():
+            bounds = {(name, said["metric"], bound): said[bound] for bound in ("min", "max")}
+            limits.update({labels: bound for labels, bound in bounds.items() if bound is not None})
+        values.update({(name, said["metric"]): said["value"] for said in one.verdicts if said["value"] is not None})
+    yield _gauge("rollout_metric", "Value of the last check.", ("rollout", "metric"), values)
+    yield _gauge("rollout_metric_limit", "Limits of the metrics.", ("rollout", "metric", "bound"), limits)
+    ended: Labelled = {(one.plan.name, result): count for one in controllers for result, count in one.results.items()}
+    yield _counter("rollouts", "Runs that ended, by result.", ("rollout", "result"), ended)
 
 
 def _spread(series: list[tuple[Key, Values]], first: int, words: Iterable[str]) -> Labelled:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from splitproxy import __version__
+from splitproxy.control import endpoints
 from splitproxy.control.signals import Signals, Values, Window
 from splitproxy.control.state import State
 from splitproxy.core import stats
@@ -14,7 +15,7 @@ from splitproxy.core.stats import Key
 _WINDOWS: Final = (10, 60)
 _LINKS: Final = (
     *("/healthz", "/readyz", "/metrics"),
-    *("/api/v1/config", "/api/v1/upstreams", "/api/v1/routes", "/api/v1/events"),
+    *("/api/v1/config", "/api/v1/upstreams", "/api/v1/routes", "/api/v1/rollouts", "/api/v1/events"),
 )
 _PAGE: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>splitproxy</title>
@@ -59,7 +60,7 @@ def upstreams(state: State) -> list[dict[str, Any]]:
     signals.refresh()
     seen: dict[str, list[Key]] = defaultdict(list)
     for key in signals.known():
-        if key[0] == stats.ENDPOINT:
+        if key[0] == stats.ENDPOINT and signals.gauge((key,), stats.ENDPOINT_NAMED):
             seen[key[1]].append(key)
     return [
         {
@@ -77,6 +78,7 @@ def _address(signals: Signals, key: Key) -> dict[str, Any]:
     return {
         "address": key[2],
         "mirror": key[3] == "mirror",
+        **endpoints.standing(signals, key).to_dict(),
         "inFlight": cells[stats.ENDPOINT_ACTIVE],
         "idle": cells[stats.ENDPOINT_IDLE],
         "open": cells[stats.ENDPOINT_OPEN],
@@ -92,7 +94,7 @@ def routes(state: State, only: str | None = None) -> list[dict[str, Any]]:
     plain, signals = _plain(state), state.signals
     signals.refresh()
     backends: dict[tuple[str, str], dict[tuple[str, str], float | None]] = defaultdict(dict)
-    for share in state.running.shares if state.running else ():
+    for share in state.shares():
         backends[share.route, share.rule][share.upstream, share.role] = share.percent
     for key in signals.known():
         if key[0] == stats.SERIES and key[3]:

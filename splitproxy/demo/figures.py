@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import log
 from typing import Any, Final
 
+from splitproxy import reports
 from splitproxy.demo.traffic import Seens
 
 _ERRORS: Final = 4.0
@@ -50,6 +51,8 @@ class Figures:
     """Since traffic began."""
     sides: list[Side]
     seen: Seens
+    rollout: reports.Rollout | None = None
+    """What the API says of the rollout; None where there is none."""
 
     @property
     def assigned(self) -> int:
@@ -57,7 +60,13 @@ class Figures:
         return sum(side.assigned for side in self.sides)
 
     def observed(self, side: Side) -> float:
-        """Return the share of the requests that `side` got, in percent."""
+        """Return the share of the requests that `side` got, in percent.
+
+        Since the start; where a rollout moves the weight, over the last ten seconds.
+        """
+        if self.rollout is not None:
+            rate = sum(one.rate or 0.0 for one in self.sides)
+            return 100 * (side.rate or 0.0) / rate if rate else 0.0
         return 100 * side.assigned / self.assigned if self.assigned else 0.0
 
     @property

@@ -13,7 +13,8 @@ from splitproxy.supervisor import Programs, Ready, Supervisor
 
 def _tell(word: str, value: Any) -> None:
     with contextlib.suppress(OSError):  # nobody listens any more, which is no reason not to end in order
-        print(json.dumps({word: value}), flush=True)
+        sys.stdout.write(json.dumps({word: value}) + "\n")  # in one piece: others write to the same pipe
+        sys.stdout.flush()
 
 
 def main() -> int:

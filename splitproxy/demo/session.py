@@ -7,13 +7,15 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Final
 
-from splitproxy.demo import words
+from splitproxy.demo import files, release, words
 from splitproxy.demo.client import Client
 from splitproxy.demo.figures import Figures, complaints, sides, to_dict
-from splitproxy.demo.stage import ROUTE, Stage, StageError, stage
+from splitproxy.demo.stage import Stage, StageError, stage
 from splitproxy.demo.traffic import Seens, send
 
 _LOOK_SECONDS: Final = {"live": 0.25, "lines": 1.0, "json": 0.5}
@@ -28,8 +30,12 @@ Show = Callable[[Figures], None]
 class Wish:
     """What the user wants."""
 
-    canary: float
-    """Percent."""
+    canary: float | None
+    """Percent that it gets throughout; None: what a rollout gives it."""
+    scenario: str
+    """How the canary does."""
+    hold: float
+    """Seconds that each step of the rollout lasts; one step long, every canary is good."""
     duration: float | None
     """Seconds; None is until interrupted."""
     seed: int | None
@@ -43,9 +49,11 @@ async def play(wish: Wish) -> int:
     playing = asyncio.current_task()
     assert playing is not None
     loop = asyncio.get_running_loop()
-    begun = False
+    begun = interrupted = False
 
     def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
         if stop.is_set() or not begun:
             playing.cancel()
         stop.set()
@@ -53,7 +61,7 @@ async def play(wish: Wish) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, interrupt)
     try:
-        async with stage(wish.canary, wish.seed) as scene:
+        async with stage(partial(_file, wish), *_conduct(wish)) as scene:
             begun = True
             figures = await _perform(wish, scene, stop)
     except StageError as error:
@@ -61,13 +69,31 @@ async def play(wish: Wish) -> int:
         return 1
     except asyncio.CancelledError:
         return _INTERRUPTED
-    reasons = complaints(figures, wish.canary)
+    reasons = _judged(wish, figures, interrupted)
     if scene.ended.done() and not scene.ended.cancelled():
         reasons.append(scene.ended.result())
     _conclude(wish, figures, reasons)
     if reasons and scene.log:
         print("\n".join(["The proxy's log ends with:", *scene.log]), file=sys.stderr)
     return 1 if reasons else 0
+
+
+def _file(wish: Wish, ports: dict[str, int], folder: Path) -> str:
+    return files.release(ports, folder, wish.hold) if wish.canary is None else files.split(ports, wish.canary)
+
+
+def _conduct(wish: Wish) -> list[str]:
+    seeding = [] if wish.seed is None else ["--seed", str(wish.seed)]
+    return ["--scenario", wish.scenario, "--onset", str(wish.hold), *seeding]
+
+
+def _judged(wish: Wish, figures: Figures, interrupted: bool) -> list[str]:
+    """Return why it did not hold. A rollout that the user did not wait for is not held against anybody."""
+    if wish.canary is not None:
+        return complaints(figures, wish.canary)
+    if interrupted and not release.ended(figures.rollout):
+        return []
+    return release.complaints(figures, wish.scenario)
 
 
 async def _perform(wish: Wish, scene: Stage, stop: asyncio.Event) -> Figures:
@@ -82,28 +108,34 @@ async def _perform(wish: Wish, scene: Stage, stop: asyncio.Event) -> Figures:
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _LOOK_SECONDS[wish.style])
-            latest = await _look(admin, latest, loop.time() - began)
+            latest = await _look(wish, admin, latest, loop.time() - began)
             show(latest)
+            if wish.style != "live" and release.ended(latest.rollout):
+                stop.set()
         await sending
-        latest = await _settle(admin, latest, loop.time() - began)
+        if not scene.ended.done():
+            latest = await _settle(wish, admin, latest, loop.time() - began)
     admin.close()
     return latest
 
 
-async def _look(admin: Client, before: Figures, seconds: float) -> Figures:
+async def _look(wish: Wish, admin: Client, before: Figures, seconds: float) -> Figures:
     """Return the figures of now; the proxy's part from `before` when it does not tell."""
     try:
-        routes = await admin.json(f"/api/v1/routes?route={ROUTE}")
+        routes = await admin.json(f"/api/v1/routes?route={files.ROUTE}")
+        if wish.canary is not None:
+            return Figures(seconds, sides(routes), before.seen)
+        rollout = await admin.json(f"/api/v1/rollouts/{files.ROLLOUT}")
+        return Figures(seconds, release.sides(routes, rollout), before.seen, rollout)
     except (OSError, EOFError, ValueError):
-        return Figures(seconds, before.sides, before.seen)
-    return Figures(seconds, sides(routes), before.seen)
+        return replace(before, seconds=seconds)
 
 
-async def _settle(admin: Client, figures: Figures, seconds: float) -> Figures:
+async def _settle(wish: Wish, admin: Client, figures: Figures, seconds: float) -> Figures:
     """Look until the proxy has counted every request that was answered."""
     end = asyncio.get_running_loop().time() + _SETTLE_SECONDS
     while True:
-        figures = await _look(admin, figures, seconds)
+        figures = await _look(wish, admin, figures, seconds)
         if figures.assigned >= figures.seen.answered or asyncio.get_running_loop().time() > end:
             return figures
         await asyncio.sleep(0.05)
@@ -116,17 +148,21 @@ def _showing(wish: Wish, scene: Stage) -> Iterator[Show]:
     if wish.style == "live":
         from splitproxy.demo.view import View  # rich, for whoever has a terminal
 
-        with View(*where) as view:
+        with View(*where, words.purpose(wish.canary, wish.scenario)) as view:
             yield view.show
     elif wish.style == "lines":
-        print(words.beginning(*where, wish.canary), flush=True)
-        yield lambda figures: print(words.line(figures), flush=True)
+        print(words.beginning(*where, words.purpose(wish.canary, wish.scenario)), flush=True)
+        lines = words.Lines()
+        yield lambda figures: print("\n".join(lines.of(figures)), flush=True)
     else:
         yield lambda _: None
 
 
 def _conclude(wish: Wish, figures: Figures, reasons: list[str]) -> None:
     if wish.style == "json":
-        print(json.dumps(to_dict(figures, reasons)))
+        told = (
+            to_dict(figures, reasons) if wish.canary is not None else release.to_dict(figures, wish.scenario, reasons)
+        )
+        print(json.dumps(told))
     else:
         print(f"\n{words.summary(figures, reasons)}\n\n{words.NEXT}", flush=True)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,9 +18,6 @@ from splitproxy.children import child_environment
 from splitproxy.errors import SplitProxyError
 from splitproxy.supervisor import DRAIN_SECONDS
 
-ROUTE: Final = "shop"
-ROLES: Final = {"v1": "primary", "v2": "canary"}
-"""Version -> its role in the demo's route."""
 _START_SECONDS: Final = 20.0
 _LOG_LINES: Final = 20
 
@@ -43,40 +40,18 @@ class Stage:
     """The last lines that the proxy has logged."""
 
 
-def configuration(ports: dict[str, int], canary: float) -> str:
-    """Return the demo's file: all addresses free ones, `canary` percent of the requests to v2."""
-    return f"""\
-# The configuration of the running demo. Change a weight, save, and watch: the file is read again within two seconds.
-listeners:
-  - address: 127.0.0.1:0
-admin:
-  address: 127.0.0.1:0
-
-upstreams:
-  - name: v1
-    endpoints: ["http://127.0.0.1:{ports["v1"]}"]
-  - name: v2
-    endpoints: ["http://127.0.0.1:{ports["v2"]}"]
-
-routes:
-  - name: {ROUTE}
-    rules:
-      - backendRefs:
-          - {{name: v1, weight: {round(100 - canary, 2):g}}}
-          - {{name: v2, weight: {canary:g}}}
-"""
-
-
 @contextlib.asynccontextmanager
-async def stage(canary: float, seed: int | None) -> AsyncIterator[Stage]:
-    """Set everything up, and take it away at the end: in order, or at once when cancelled. Raises StageError."""
+async def stage(write: Callable[[dict[str, int], Path], str], *conduct: str) -> AsyncIterator[Stage]:
+    """Set everything up, and take it away at the end: in order, or at once when cancelled. Raises StageError.
+
+    `write` makes the proxy's file from the versions' ports and the demo's folder; `conduct`: options of the upstreams.
+    """
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="splitproxy-demo-")))
-        seeding = [] if seed is None else ["--seed", str(seed)]
-        upstreams = await _start(stack, "splitproxy.demo.upstreams", *seeding)
+        upstreams = await _start(stack, "splitproxy.demo.upstreams", *conduct)
         ports = await _first_word(upstreams, "the upstreams", deque())
         config = folder / "splitproxy.yaml"
-        config.write_text(configuration(ports, canary))
+        config.write_text(write(ports, folder))
         proxy = await _start(stack, "splitproxy.demo.proxy", "--config", str(config))
         log: deque[str] = deque(maxlen=_LOG_LINES)
         ready = (await _first_word(proxy, "the proxy", log, word="ready"))["ready"]

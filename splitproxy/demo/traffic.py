@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from splitproxy.demo.client import Client
-from splitproxy.demo.stage import ROLES
+from splitproxy.demo.files import ROLES
 
 RATE: Final = 200.0
 """Requests a second, on average."""

@@ -3,19 +3,38 @@
 from pathlib import Path
 from typing import Final
 
+from splitproxy import reports
 from splitproxy.demo.figures import Figures, Side
+from splitproxy.demo.scenarios import SCENARIOS
+from splitproxy.reports import NOTHING
 
-NOTHING: Final = "\N{EN DASH}"
-"""What stands where nothing was measured."""
+
+def purpose(canary: float | None, scenario: str) -> str:
+    """Return what is going to be seen."""
+    if canary is not None:
+        return f"{100 - canary:g} % to v1 (primary), {canary:g} % to v2 (canary)"
+    return f"a rollout from v1 to v2; {scenario}: {SCENARIOS[scenario]}"
 
 
-def beginning(proxy: str, admin: str, config: Path, canary: float) -> str:
+def beginning(proxy: str, admin: str, config: Path, purpose: str) -> str:
     """Return where everything is."""
-    return (
-        f"proxy   http://{proxy}   {100 - canary:g} % to v1 (primary), {canary:g} % to v2 (canary)\n"
-        f"admin   http://{admin}\n"
-        f"config  {config}"
-    )
+    return f"proxy   http://{proxy}   {purpose}\nadmin   http://{admin}\nconfig  {config}"
+
+
+class Lines:
+    """Looks as lines: each one of its own, and one for everything that has happened to the rollout since the last."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+
+    def of(self, figures: Figures) -> list[str]:
+        """Return what there is to print of one look."""
+        lines = []
+        for entry in figures.rollout["history"] if figures.rollout else ():
+            if (entry["at"], entry["text"]) not in self._told:
+                self._told.add((entry["at"], entry["text"]))
+                lines.append(f"        {entry['kind']}: {entry['text']}")
+        return [*lines, line(figures)]
 
 
 def line(figures: Figures) -> str:
@@ -26,13 +45,23 @@ def line(figures: Figures) -> str:
         f"{side.name} {figures.observed(side):.1f} % (p50 {milliseconds(side.p50)}, p99 {milliseconds(side.p99)})"
         for side in figures.sides
     ]
+    if figures.rollout:
+        parts.append(reports.headline(figures.rollout))
     return "  ".join(parts)
 
 
 def summary(figures: Figures, reasons: list[str]) -> str:
     """Return how it went."""
     lines = [f"{figures.seen.answered} requests answered in {figures.seconds:.1f} s, {figures.failed} failed."]
-    lines += [_side(figures, side) for side in figures.sides]
+    if figures.rollout:
+        lines += [
+            reports.headline(figures.rollout),
+            *([figures.rollout["reason"]] if figures.rollout["reason"] else []),
+        ]
+        if edit := reports.adoption(figures.rollout):
+            lines.append(f"The file adopts it by: {edit}")
+    else:
+        lines += [_side(figures, side) for side in figures.sides]
     lines += [f"did not hold: {reason}" for reason in reasons] or ["Everything held."]
     return "\n".join(lines)
 
@@ -46,7 +75,8 @@ def _side(figures: Figures, side: Side) -> str:
 
 NEXT: Final = """\
 Next:
-  splitproxy demo --weight 50 --duration 20     another split
+  splitproxy demo --scenario errors             a canary that turns bad is rolled back; also slow, crash, flapping
+  splitproxy demo --weight 50 --duration 20     a split that stays as it is, without a rollout
   splitproxy check config/first.yaml            a configuration of your own begins like this one
   splitproxy run -c config/first.yaml           nine requests of ten to 127.0.0.1:9001, one to :9002"""
 

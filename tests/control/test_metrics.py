@@ -9,8 +9,21 @@ from splitproxy.control.loading import Memfd, Share
 from splitproxy.control.publish import Publisher, Snapshot
 from splitproxy.control.state import State
 from splitproxy.core import stats
+from splitproxy.core.rollout.plan import MetricPlan, Plan
+from splitproxy.core.rollout.state import PHASES, State as RolloutState
 
 SHOP = (stats.SERIES, "shop", "0", "v1", "primary")
+PLAN = Plan(
+    *("pay", "pay", "v1", "v2", "7", "0f", (), (MetricPlan("request-duration", "request-duration", max=500.0),), ()),
+    strategy="canary",
+)
+CONTROLLER = SimpleNamespace(
+    plan=PLAN,
+    state=RolloutState(phase="Paused"),
+    summary=lambda: {"canaryWeight": 12.5},
+    verdicts=[{"metric": "request-success-rate", "value": 99.5, "min": 99.0, "max": None}],
+    results={"succeeded": 2, "failed": 0},
+)
 COPY = (stats.SERIES, "shop", "0", "v3", "mirror")
 SHARES = [Share("shop", "0", "v1", "primary", 99.5), Share("shop", "0", "v2", "canary", 0.5)]
 
@@ -33,13 +46,16 @@ def state(regions):
     cells[copy + stats.OUTCOME + stats.OUTCOMES.index("upstream_timeout")] = 3
     cells[copy + stats.DROP + stats.DROPS.index("in_flight")] = 4
     cells[copy + stats.IN_FLIGHT] = 9
+    cells[shop + stats.RETRIES] = 3
+    cells[region.block((stats.FAILOVER, "shop", "v2", "v1")) + stats.FAILOVERS] = 2
     cells[stats.CONNECTIONS], cells[stats.LAG_NS], cells[stats.ACCEPTED] = 11, 2_000_000, 40
     publisher = Publisher()
     publisher.workers[0] = SimpleNamespace(slot=0, leaving=False, generation=3)
     publisher.current, publisher.expected = Snapshot(3, Memfd.create("snapshot")), 1
     state = State(regions.descriptor, publisher)
+    state.rollouts = SimpleNamespace(controllers={"pay": CONTROLLER}, live_shares=lambda shares: shares)
     state.reloader = SimpleNamespace(
-        running=SimpleNamespace(shares=SHARES),
+        running=SimpleNamespace(shares=SHARES, health={}),
         last=SimpleNamespace(result="failure"),
         counts={"success": 2, "unchanged": 0, "failure": 1},
     )
@@ -105,11 +121,31 @@ def test_mirrors_have_their_own(samples):
     assert value(samples, "mirror_dropped_total", **pair, reason="in_flight") == 4
 
 
+def test_retries_and_failovers_are_counted(samples):
+    assert value(samples, "retries_total", route="shop", upstream="v1") == 3
+    assert value(samples, "failovers_total", **{"route": "shop", "from": "v2", "to": "v1"}) == 2
+    assert sum(key[0] in {"retries_total", "failovers_total"} for key in samples) == 2
+
+
 def test_the_split_is_shown_as_configured_and_as_observed(samples):
     rule = {"route": "shop", "rule": "0"}
     assert value(samples, "split_weight", **rule, upstream="v1") == 99.5
     assert value(samples, "split_weight", **rule, upstream="v2") == 0.5
     assert value(samples, "split_assignments_total", **rule, upstream="v1", reason="random") == 6
+
+
+def test_a_rollout_shows_its_phase_weight_values_and_limits(samples):
+    phases = {phase: value(samples, "rollout_phase", rollout="pay", phase=phase) for phase in PHASES}
+    assert phases == {**dict.fromkeys(PHASES, 0), "Paused": 1}
+    assert value(samples, "rollout_canary_weight", rollout="pay") == 12.5
+    assert value(samples, "rollout_metric", rollout="pay", metric="request-success-rate") == 99.5
+    limits = {key[1:]: number for key, number in samples.items() if key[0] == "rollout_metric_limit"}
+    assert limits == {
+        (("bound", "min"), ("metric", "request-success-rate"), ("rollout", "pay")): 99,
+        (("bound", "max"), ("metric", "request-duration"), ("rollout", "pay")): 500,
+    }
+    assert value(samples, "rollouts_total", rollout="pay", result="succeeded") == 2
+    assert value(samples, "rollouts_total", rollout="pay", result="failed") == 0
 
 
 def test_the_program_itself_is_measured(samples):

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import random
 import re
 import select
 import signal
@@ -18,7 +19,9 @@ import pytest
 
 from splitproxy.children import child_environment
 from splitproxy.cli import main
+from splitproxy.demo import release
 from splitproxy.demo.figures import Figures, Side, complaints, plausible, sides, to_dict
+from splitproxy.demo.scenarios import ENDS, SCENARIOS, Health, conduct
 from splitproxy.demo.traffic import Seens
 
 PATIENCE = 40.0
@@ -102,7 +105,7 @@ class TestRunning:
         running.nothing_is_left()
 
     def test_plain_lines_tell_where_it_is_how_it_goes_and_how_it_went(self, demo):
-        running = demo("--headless", "--duration", "2")
+        running = demo("--headless", "--weight", "10", "--duration", "2")
         code, out, err = running.ended()
         assert (code, err) == (0, "")
         assert re.match(r"proxy   http://127\.0\.0\.1:\d+ .*\nadmin   http://127\.0\.0\.1:\d+\nconfig  /", out)
@@ -113,7 +116,7 @@ class TestRunning:
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_a_signal_ends_it_in_order(self, demo, number):
-        running = demo("--headless", "--duration", "0")
+        running = demo("--headless", "--weight", "10", "--duration", "0")
         running.until_lines(5)
         running.process.send_signal(number)
         code, out, err = running.ended()
@@ -122,14 +125,14 @@ class TestRunning:
         running.nothing_is_left()
 
     def test_a_signal_to_the_whole_group_as_from_a_terminal_does_the_same(self, demo):
-        running = demo("--headless", "--duration", "0")
+        running = demo("--headless", "--weight", "10", "--duration", "0")
         running.until_lines(5)
         os.killpg(running.process.pid, signal.SIGINT)
         assert running.ended()[::2] == (0, "")
         running.nothing_is_left()
 
     def test_interrupted_while_it_starts_it_leaves_nothing_either(self, demo):
-        running = demo("--headless", "--duration", "0")
+        running = demo("--headless", "--weight", "10", "--duration", "0")
         while len(session_members(running.process.pid)) < 2:  # its first child has been started
             time.sleep(0.01)
         running.process.send_signal(signal.SIGTERM)
@@ -137,7 +140,7 @@ class TestRunning:
         running.nothing_is_left()
 
     def test_interrupted_twice_it_waits_for_nobody(self, demo):
-        running = demo("--headless", "--duration", "0")
+        running = demo("--headless", "--weight", "10", "--duration", "0")
         running.until_lines(4)
         for pid in running.children("splitproxy.demo.upstreams"):
             os.kill(pid, signal.SIGSTOP)  # so that requests are under way that nobody answers
@@ -152,7 +155,7 @@ class TestRunning:
         running.nothing_is_left()
 
     def test_killed_outright_it_takes_its_processes_along(self, demo):
-        running = demo("--headless", "--duration", "0")
+        running = demo("--headless", "--weight", "10", "--duration", "0")
         running.until_lines(4)
         running.process.kill()
         running.process.wait()
@@ -162,7 +165,7 @@ class TestRunning:
             time.sleep(0.01)
 
     def test_a_proxy_that_dies_is_a_failure_with_its_reason(self, demo):
-        running = demo("--headless", "--duration", "0")
+        running = demo("--headless", "--weight", "10", "--duration", "0")
         running.until_lines(4)
         (proxy,) = running.children("splitproxy.demo.proxy")
         os.kill(proxy, signal.SIGKILL)
@@ -172,7 +175,7 @@ class TestRunning:
         running.nothing_is_left()
 
     def test_its_configuration_may_be_edited_while_it_runs(self, demo):
-        running = demo("--headless", "--duration", "0")
+        running = demo("--headless", "--weight", "10", "--duration", "0")
         config = Path(running.until_lines(3)[2].split()[1])
         config.write_text(config.read_text().replace("weight: 90", "weight: 0").replace("weight: 10", "weight: 1"))
         lines = (running.until_lines(1)[0] for _ in range(30))
@@ -188,12 +191,12 @@ LAUNCHER = "import os, sys; os.open(sys.argv[1], os.O_RDWR); os.execv(sys.execut
 """A session leader that opens a terminal has it as its own, so that Ctrl-C reaches it."""
 
 
-@pytest.mark.slow
-def test_on_a_terminal_it_draws_the_split_until_ctrl_c(tmp_path):
+def seen_on_a_terminal(folder, mark, *options):
+    """Run the demo on a terminal until `mark` has been drawn, then press Ctrl-C; return what was seen."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-    command = [sys.executable, "-c", LAUNCHER, os.ttyname(slave), "-m", "splitproxy", "demo"]
-    environment = {**child_environment(), "TMPDIR": str(tmp_path), "TERM": "xterm-256color"}
+    command = [sys.executable, "-c", LAUNCHER, os.ttyname(slave), "-m", "splitproxy", "demo", *options]
+    environment = {**child_environment(), "TMPDIR": str(folder), "TERM": "xterm-256color"}
     process = subprocess.Popen(
         command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
     )
@@ -207,7 +210,7 @@ def test_on_a_terminal_it_draws_the_split_until_ctrl_c(tmp_path):
                 seen += os.read(master, 65536)
             except OSError:  # the last one who had the terminal open is gone
                 break
-            if not asked and seen.count(b"since start") > 3:
+            if not asked and seen.count(mark) > 3:
                 os.write(master, b"\x03")
                 asked = True
         code = process.wait(PATIENCE)
@@ -217,17 +220,92 @@ def test_on_a_terminal_it_draws_the_split_until_ctrl_c(tmp_path):
         os.close(master)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     assert code == 0, text
+    assert seen.endswith(b"one to :9002\r\n")
+    assert session_members(process.pid) == []
+    assert list(folder.iterdir()) == []
+    return text
+
+
+@pytest.mark.slow
+def test_on_a_terminal_it_draws_the_split_until_ctrl_c(tmp_path):
+    text = seen_on_a_terminal(tmp_path, b"since start", "--weight", "10")
     assert re.search(r"canary +configured +█+ +10\.00 %", text)
     assert re.search(r"v1 +observed +█+", text)
     assert re.search(r"\d\d:\d\d:\d\d +/\S* +200 +[\d.]+ ms +primary", text)
     assert "Everything held." in text
-    assert seen.endswith(b"one to :9002\r\n")
-    assert session_members(process.pid) == []
-    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_on_a_terminal_it_draws_the_rollout(tmp_path):
+    text = seen_on_a_terminal(tmp_path, b"request-success-rate")
+    assert "a canary as good as the primary" in text
+    assert re.search(r"shop: Progressing, 5 % to v2, step 1 of 5, failed checks \d of 4", text)
+    assert re.search(r"plan +\[5 % for 8 s\] → 10 % for 8 s", text)
+    assert re.search(r"request-success-rate +pass +100 % +≥ 99 %", text)
+    assert "http://127.0.0.1" in text
+
+
+@pytest.mark.slow
+class TestScenarios:
+    def ended(self, demo, *options):
+        running = demo("--json", *options)
+        code, out, err = running.ended()
+        told = json.loads(out)
+        assert (code, told["reasons"], err) == (0, [], "")
+        running.nothing_is_left()
+        return told
+
+    def test_a_good_canary_is_promoted(self, demo):
+        told = self.ended(demo, "--hold", "0.5")
+        assert told["rollout"]["phase"] == "Succeeded"
+        assert told["rollout"]["primary"] == "v2"
+        assert told["failed"] == 0
+
+    @pytest.mark.parametrize(
+        ("scenario", "metric"),
+        [
+            ("slow", "request-duration"),
+            ("crash", "request-success-rate"),
+            ("flapping", "request-success-rate"),
+        ],
+    )
+    def test_a_bad_canary_is_rolled_back_with_the_reason(self, demo, scenario, metric):
+        told = self.ended(demo, "--scenario", scenario, "--hold", "1")
+        assert told["rollout"]["phase"] == "Failed"
+        assert told["rollout"]["canaryWeight"] == 0
+        assert metric in told["rollout"]["reason"]
+        assert told["rollout"]["failedChecks"] == 4
+        assert told["seconds"] < 30
+
+    def test_lines_tell_what_happens_and_why(self, demo):
+        running = demo("--headless", "--scenario", "errors", "--hold", "1")
+        code, out, _ = running.ended()
+        assert code == 0, out
+        assert re.search(r"\n +phase: .*Progressing", out)
+        assert re.search(r"\nshop: Failed, all to v1, .*\n.*request-success-rate", out)
+        assert "Everything held." in out
+
+    def test_a_rollout_that_does_not_end_in_time_is_a_failure(self, demo):
+        running = demo("--json", "--duration", "1")
+        code, out, _ = running.ended()
+        assert code == 1
+        assert "and should have become Succeeded" in json.loads(out)["reasons"][0]
+        running.nothing_is_left()
+
+    def test_interrupted_by_its_user_it_is_none(self, demo):
+        running = demo("--headless")
+        running.until_lines(5)
+        running.process.send_signal(signal.SIGINT)
+        assert running.ended()[::2] == (0, "")
+        running.nothing_is_left()
 
 
 @pytest.mark.parametrize(
-    "option", [("--weight", "101"), ("--weight", "0.001"), ("--duration", "-1"), ("--weight", "nan")]
+    "option",
+    [
+        *(("--weight", "101"), ("--weight", "0.001"), ("--duration", "-1"), ("--weight", "nan")),
+        *(("--hold", "0"), ("--hold", "nan"), ("--scenario", "none")),
+    ],
 )
 def test_an_impossible_wish_is_a_usage_error(option, capsys):
     with pytest.raises(SystemExit) as caught:
@@ -288,3 +366,71 @@ class TestJudgement:
         backend = {"name": "v2", "role": "canary", "weight": None, "assignments": {"random": 3, "key": 1}}
         answer = [{"rules": [{"backends": [{**backend, "signals": signals}]}]}]
         assert sides(answer) == [Side("v2", "canary", 0.0, 4, 5.0, 0.5, 0.1, 0.2)]
+
+
+class TestRelease:
+    ROLLOUT = json.loads((Path(__file__).parents[1] / "cli" / "rollout.json").read_text())
+
+    def figures(self, failures=(), answered=100, **more):
+        seen = Seens(answered=answered, failures=Counter(dict(failures)))
+        return Figures(1.0, [], seen, {**self.ROLLOUT, **more})
+
+    def test_each_scenario_has_its_end(self):
+        assert {**dict.fromkeys(SCENARIOS, "Failed"), "good": "Succeeded"} == ENDS
+
+    def test_the_right_end_is_no_complaint(self):
+        assert release.complaints(self.figures(phase="Succeeded"), "good") == []
+        bad = self.figures({"status 500": 9}, phase="Failed", reason="4 failed checks")
+        assert release.complaints(bad, "errors") == []
+
+    def test_each_fault_is_named(self):
+        assert release.complaints(self.figures({"status 502": 2}, phase="Succeeded"), "good") == [
+            "2 requests failed: status 502"
+        ]
+        assert release.complaints(self.figures(phase="Failed", reason="why"), "good") == [
+            "the rollout is Failed (why), and should have become Succeeded"
+        ]
+        assert release.complaints(self.figures(phase="Failed", reason=""), "slow") == [
+            "the rollout failed and does not say why"
+        ]
+        assert release.complaints(self.figures(phase="Succeeded", answered=0), "good") == ["no request was answered"]
+        assert release.complaints(Figures(1.0, [], Seens()), "good") == ["the proxy told nothing of the rollout"]
+
+    def test_only_a_run_that_is_over_has_ended(self):
+        ended = {**self.ROLLOUT, "phase": "Failed"}
+        assert release.ended(ended)
+        assert not release.ended({**ended, "attempt": 0})
+        assert not release.ended(self.ROLLOUT)
+        assert not release.ended(None)
+
+    def test_a_version_is_one_side_whatever_roles_it_has_had(self):
+        def backend(name, role, requests, assigned):
+            signals = {"requests": requests, "rate": requests / 10, "successRate": 1.0, "p50": 0.1, "p99": 0.2}
+            return {"name": name, "role": role, "assignments": {"random": assigned}, "signals": {"10s": signals}}
+
+        backends = [backend("v1", "primary", 5, 50), backend("v2", "canary", 1, 7), backend("v2", "primary", 9, 20)]
+        backends.append(backend("v2", "mirror", 99, 0))
+        rollout = {"primary": "v2", "canaryWeight": 0.0}
+        assert release.sides([{"rules": [{"backends": backends}]}], rollout) == [
+            Side("v1", "canary", 0.0, 50, 0.5, 1.0, 0.1, 0.2),
+            Side("v2", "primary", 100.0, 27, 0.9, 1.0, 0.1, 0.2),
+        ]
+
+
+class TestConduct:
+    POINTS = tuple(number / 100 for number in range(100))
+
+    def bad(self, scenario, seconds):
+        """Return how many of a hundred requests are not treated well."""
+        return sum(conduct(scenario, seconds, point) != conduct("good", 0.0, 0.0) for point in self.POINTS)
+
+    @pytest.mark.parametrize(("scenario", "share"), [("good", 0), ("errors", 30), ("slow", 20), ("crash", 100)])
+    def test_a_canary_is_good_before_it_turns_bad(self, scenario, share):
+        assert [self.bad(scenario, seconds) for seconds in (-8.0, -0.1, 0.0, 100.0)] == [0, 0, share, share]
+
+    def test_a_flapping_one_is_good_most_of_the_time(self):
+        assert [self.bad("flapping", seconds) for seconds in (-3.0, 0.0, 0.9, 1.0, 2.9, 3.0)] == [0, 80, 80, 0, 0, 80]
+
+    def test_its_life_begins_with_its_first_request(self):
+        health = Health("crash", 8.0, random.Random(1))
+        assert [health.at(now).gone for now in (100.0, 107.0, 108.1)] == [False, False, True]
