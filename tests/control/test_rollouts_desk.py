@@ -67,6 +67,20 @@ def test_a_good_canary_is_promoted_and_the_file_adopts_it(play):
     play(scene)
 
 
+def test_adoption_and_the_next_revision_may_come_in_one_edit(play):
+    async def scene(world):
+        await world.serve(world.candidate(rollout()))
+        await world.until_phase("Succeeded")
+        first = world.one().state.revision
+        later = rollout(primary="v2", canary="v1", revision="the next")
+        await world.serve(world.candidate(later, routes=[route("v2")]))
+        await world.until(lambda one: one.state.revision == "the next" and one.active)
+        assert not world.one().state.swapped
+        assert world.one().state.promoted == first
+
+    play(scene)
+
+
 def route(upstream, name="shop"):
     return {"name": name, "hostnames": ["shop.test"], "rules": [{"backendRefs": [{"name": upstream}]}]}
 

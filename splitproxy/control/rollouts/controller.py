@@ -32,6 +32,7 @@ from splitproxy.core.rollout.machine import (
 )
 from splitproxy.core.rollout.plan import Plan
 from splitproxy.core.rollout.state import ACTIVE, State
+from splitproxy.core.rollout.traffic import grows
 from splitproxy.errors import SplitProxyError
 
 log = logging.getLogger(__name__)
@@ -291,7 +292,7 @@ class Controller:
             self._idle(event)
             return None
         entries = self._entries(outcome)
-        if _larger(traffic(outcome.plan, outcome.state), self.traffic):
+        if grows(traffic(outcome.plan, outcome.state), self.traffic):
             await self._grow(outcome, entries)
         else:
             await self._settle(outcome, entries)
@@ -329,7 +330,7 @@ class Controller:
 
     async def _settle(self, outcome: Outcome, entries: list[Entry]) -> None:
         """Apply, then save: a rollback without waiting, anything else waits a moment, so that effects come after."""
-        shrinks = _larger(self.traffic, traffic(outcome.plan, outcome.state))
+        shrinks = grows(self.traffic, traffic(outcome.plan, outcome.state))
         quiet = self.state._replace(round=outcome.state.round, awaiting=outcome.state.awaiting)
         trivial = outcome.state == quiet and not entries and outcome.plan is self.plan
         self._apply(outcome, entries)
@@ -394,9 +395,3 @@ def _settle(item: _Item, answer: str | Exception | None) -> None:
         item.done.set_exception(answer)
     else:
         item.done.set_result(answer)
-
-
-def _larger(new: Traffic, old: Traffic) -> bool:
-    """Say whether the canary gets more of anything, or becomes the primary."""
-    more = new.weight > old.weight or new.mirror > old.mirror or new.cohorts > old.cohorts
-    return more or (new.swapped and not old.swapped)

@@ -25,3 +25,9 @@ def iterations(plan: Plan, state: State) -> int:
     if state.step >= len(plan.stages):
         return before
     return before + min(state.passes + 1, plan.stages[state.step].checks)
+
+
+def grows(new: Traffic, old: Traffic) -> bool:
+    """Return whether the canary gets more of anything, or becomes the primary."""
+    more = new.weight > old.weight or new.mirror > old.mirror or new.cohorts > old.cohorts
+    return more or (new.swapped and not old.swapped)
