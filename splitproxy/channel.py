@@ -13,9 +13,10 @@ leaves no half of one. Large things (snapshots, statistics) travel as memfds.
     control -> supervisor   {"type": "listen", "id": n, "addresses": [asked, ...], "workers": N}: bind what is new, keep
                             what is bound; all or nothing
                             {"type": "forget"}: close what was bound for a change that will not be committed
-                            {"type": "committed", "generation": g, "addresses": [...], "workers": N} + [snapshot,
-                            description]: hand new listeners to the workers, release all others, run N workers, give
-                            this snapshot to every new one
+                            {"type": "committed", "generation": g, "addresses": [...], "workers": N, "drain": [delay,
+                            timeout]} + [snapshot, description]: hand new listeners to the workers, release all others,
+                            run N workers, give this snapshot to every new one; drain so, in seconds
+                            {"type": "reloaded", "result": word, "generation": g}: a reload is over, g serves
                             {"type": "ready", "generation": g, "admin": url}: all workers serve
                             {"type": "failed"}: the first load failed; stop everything, exit 1
                             {"type": "drain"}: asked through the API
@@ -24,7 +25,9 @@ leaves no half of one. Large things (snapshots, statistics) travel as memfds.
                             {"type": "release", "address": asked}: no new connection can begin on it; accept what is
                             queued and what arrives within RELEASE_SECONDS, then close it
                             {"type": "control"} + [channel], again whenever control is started anew
-                            {"type": "reopen"}   {"type": "drain"}: release all listeners, finish all requests, exit
+                            {"type": "reopen"}   {"type": "leaving"}: serve on, and close each connection politely
+                            {"type": "drain", "seconds": n}: release all listeners, finish all requests, cut off after
+                            n seconds (0: never) what is left, exit
     control -> worker       {"type": "prepare", "generation": g} + [memfd]      {"type": "commit", "generation": g}
                             {"type": "forget", "generation": g}: a prepared one that will not be committed
     worker -> control       {"type": "hello", "slot": i, "generation": g or 0}
@@ -44,6 +47,8 @@ from typing import Any
 Message = dict[str, Any]
 RELEASE_SECONDS = 0.2
 """How long a released listener is still accepted from: handshakes under way come to their end."""
+POLITE_SECONDS = 1.0
+"""How long a draining worker lets idle connections be: who asks once more is answered with `Connection: close`."""
 _MAX_MESSAGE = 1 << 20
 _MAX_FDS = 64
 

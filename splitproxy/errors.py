@@ -2,6 +2,7 @@
 
     SplitProxyError
       ConfigError                the operator's files are wrong; never reaches a request
+      BadProxyHeader             a connection without a valid PROXY header; closed before any request
       LiveFull                   more rollouts than the shared memory has room for; never reaches a request
       ProxyError                 a request cannot be served (status, code)
         ClientError              the client's fault, always answered by us, never charged to an upstream
@@ -22,6 +23,10 @@ class ConfigError(SplitProxyError):
     """The configuration cannot be used; `args[0]` holds every reason, ready to print."""
 
 
+class BadProxyHeader(SplitProxyError):
+    """A connection does not begin as the PROXY protocol wants it to; it is closed."""
+
+
 class LiveFull(SplitProxyError):
     """No slot is left for the shares of one more rollout."""
 
@@ -29,7 +34,7 @@ class LiveFull(SplitProxyError):
 class ProxyError(SplitProxyError):
     """A request cannot be served: `status` is answered, `code` names the reason, `detail` explains it."""
 
-    status: ClassVar[int] = 500
+    status: int = 500
     code: ClassVar[str] = "internal_error"
     closes: ClassVar[bool] = False
     """Whether the client's connection must end, because its bytes can no longer be framed with certainty."""
@@ -55,6 +60,12 @@ class RequestTimeout(ClientError):
     status, code, closes = 408, "request_timeout", True
 
 
+class ClientStalled(ClientError):
+    """The client did not take its answer: cut off, so the status is that of the answer that had begun."""
+
+    status, code, closes = 408, "client_stalled", True
+
+
 class BodyTooLarge(ClientError):
     """The body is over `limits.bodyBytes`."""
 
@@ -71,6 +82,12 @@ class ExpectationFailed(ClientError):
     """An Expect other than 100-continue (RFC 9110 §10.1.1)."""
 
     status, code, closes = 417, "expectation_failed", True
+
+
+class MisdirectedRequest(ClientError):
+    """Host is not the name that a client with a certificate asked for in its TLS handshake (RFC 9110 §15.5.20)."""
+
+    status, code, closes = 421, "misdirected_request", True
 
 
 class HeadTooLarge(ClientError):
@@ -125,6 +142,16 @@ class InternalError(LocalError):
     status, code, closes = 500, "internal_error", True
 
 
+class InjectedFault(LocalError):
+    """Aborted by a Fault filter of the rule."""
+
+    code = "injected_fault"
+
+    def __init__(self, status: int) -> None:
+        super().__init__("a Fault filter of the rule has answered instead of an upstream")
+        self.status = status
+
+
 class NoEndpoint(LocalError):
     """The upstream has no endpoint, for example because its name does not resolve."""
 
@@ -135,6 +162,18 @@ class QueueFull(LocalError):
     """All connections are taken and so many requests wait that one more is refused."""
 
     status, code = 503, "queue_full"
+
+
+class TooManyConnections(LocalError):
+    """The listener has as many connections as it may."""
+
+    status, code, closes = 503, "too_many_connections", True
+
+
+class OutOfResources(LocalError):
+    """The system has no descriptor, port or memory left for a connection to an endpoint, whose fault that is not."""
+
+    status, code = 503, "out_of_resources"
 
 
 class RequestDeadline(LocalError):
@@ -176,6 +215,16 @@ class UpstreamProtocolError(UpstreamError):
     """The endpoint's bytes are not a valid HTTP/1 response."""
 
     status, code = 502, "upstream_protocol_error"
+
+
+class InjectedUpstreamFault(UpstreamError):
+    """Aborted by a Fault filter of a backendRef: counted as if its upstream had answered so."""
+
+    code = "injected_fault"
+
+    def __init__(self, status: int) -> None:
+        super().__init__("a Fault filter of the backendRef has answered instead of the upstream")
+        self.status = status
 
 
 class UpstreamTimeout(UpstreamError):

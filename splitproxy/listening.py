@@ -2,6 +2,12 @@
 
 A worker's death resets nobody: the next worker of the slot goes on with the same queue. One socket per slot, not one
 for all: the kernel then spreads connections evenly, while a shared queue lets the quickest worker hog them.
+
+How a listener is closed without losing a connection. Linux resets whatever waits in the queue of a listening socket
+when its last descriptor is closed. So, first, a packet filter on the socket drops new SYNs: the queue can only shrink,
+and who comes now is refused (or finds another listener) a second later, at the repetition of the SYN. Second, the
+worker is told `release` (or `drain`): it accepts what is queued, and what completes its handshake within a moment, and
+closes its descriptor. The supervisor closes its own right after telling, so the worker's is the last.
 """
 
 import array
@@ -9,7 +15,7 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 BACKLOG: Final = 4096
@@ -37,9 +43,18 @@ _WORDS: Final = {
 class Listeners:
     """Every listening socket of the program."""
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Iterable[tuple[str, socket.socket]] = ()) -> None:
+        """`opened` are listening sockets of a service manager, with their names."""
         self._sockets: dict[str, dict[int, socket.socket]] = {}
         """Address as asked -> slot -> socket."""
+        self.opened = list(opened)
+        """They stay open, and listening, for the service manager; all slots share each."""
+        self._spare: dict[str, dict[int, socket.socket]] = {}
+        """What another supervisor had bound, by its slots, and no slot of ours has taken yet."""
+        self._held: dict[tuple[str, int], int] = {}
+        """Address and slot of another supervisor -> our slot that goes on with its socket."""
+        self._others: set[socket.socket] = set()
+        """Sockets that somebody else listens on too, so that no packet filter may close them."""
 
     def bind(self, addresses: Iterable[str], slots: Iterable[int]) -> dict[str, str]:
         """Bind what is not bound yet, for all `slots`; all or nothing. Return why each failing address failed.
@@ -63,10 +78,58 @@ class Listeners:
         """Return the descriptor of `slot`'s socket for `address`, bound now if it was not. Raises OSError."""
         mine = self._sockets.get(address, {})
         if slot not in mine:
-            first = next(iter(mine.values()), None)
-            mine[slot] = _listen(address, first)
+            mine[slot] = self._given(address, slot) or _listen(address, next(iter(mine.values()), None))
             self._sockets[address] = mine
         return mine[slot].fileno()
+
+    def _given(self, address: str, slot: int) -> socket.socket | None:
+        """Return a socket for `address` that exists already."""
+        spare = self._spare.get(address)
+        if spare:
+            place = next(iter(spare))
+            self._held[address, place] = slot
+            return spare.pop(place)
+        _family, where = resolve(address)
+        shared = next((sock for _name, sock in self.opened if sock.getsockname() == where), None)
+        if shared is None:
+            return None
+        # One socket for all slots: a further one cannot be bound beside it by another user than the service manager.
+        sock = shared.dup()
+        self._others.add(sock)
+        return sock
+
+    # --- one supervisor after another -------------------------------------------------------------------------------
+    def adopt(self, address: str, sockets: dict[int, socket.socket]) -> None:
+        """Take over what another supervisor, which serves on until ours does, has bound for its slots."""
+        self._spare[address] = sockets
+        self._others.update(sockets.values())
+
+    def own(self) -> list[tuple[str, int]]:
+        """Drop what no slot took and return the addresses and slots of the other supervisor that we go on with."""
+        for sockets in self._spare.values():
+            self._close(sockets)
+        self._spare = {}
+        for address, place in self._held:
+            sock = self._sockets.get(address, {}).get(self._held[address, place])
+            if sock is not None:
+                self._others.discard(sock)
+        held, self._held = list(self._held), {}
+        return held
+
+    def give(self) -> Iterator[tuple[str, dict[int, socket.socket]]]:
+        """Yield every address with its sockets, for a successor; less what belongs to the service manager."""
+        for address, mine in self._sockets.items():
+            given = {slot: sock for slot, sock in mine.items() if sock not in self._others}
+            if given:
+                yield address, given
+
+    def give_up(self, address: str, slot: int) -> None:
+        """Note that a successor goes on with this socket: our end of it is no end of it."""
+        sock = self._sockets.get(address, {}).get(slot)
+        if sock is not None:
+            self._others.add(sock)
+
+    # --- the end of a listener --------------------------------------------------------------------------------------
 
     def bound(self, address: str) -> str:
         """Return what `address` is bound to: the same, save that a port of 0 has become a real one."""
@@ -76,13 +139,14 @@ class Listeners:
 
     def quiesce(self, address: str, slot: int) -> None:
         """Let no new connection begin on one socket, so that its queue can be emptied for good."""
+        sock = self._sockets[address][slot]
+        if sock in self._others:
+            return  # whoever goes on with it gets what comes
         program = array.array("B", _DROP_SYN)
         place, _length = program.buffer_info()
         # Without it (a sandbox may forbid it) a connection that comes in the very moment of closing is reset.
         with contextlib.suppress(OSError):
-            self._sockets[address][slot].setsockopt(
-                socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxQ", len(_DROP_SYN) // 8, place)
-            )
+            sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxQ", len(_DROP_SYN) // 8, place))
 
     def quiesce_slot(self, slot: int) -> None:
         """Let no new connection begin on any socket of `slot`."""
@@ -104,9 +168,9 @@ class Listeners:
         """Close every descriptor of ours."""
         self.keep(())
 
-    @staticmethod
-    def _close(sockets: dict[int, socket.socket]) -> None:
+    def _close(self, sockets: dict[int, socket.socket]) -> None:
         for sock in sockets.values():
+            self._others.discard(sock)
             sock.close()
 
 

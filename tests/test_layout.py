@@ -11,6 +11,8 @@ import pytest
 
 from splitproxy.children import child_environment
 from splitproxy.config import load
+from splitproxy.core import live, snapshot
+from splitproxy.core.requests import parse_request
 from splitproxy.core.splitting import Backend, Split
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +20,9 @@ MOST_LINES = 400
 LONGER: dict[str, str] = {}
 """Module -> why it may be longer."""
 HEAVY = {"aiohttp", "pydantic", "pydantic_core", "prometheus_client", "re2", "rich", "yaml"}
+SUPERVISING = (
+    *("supervisor", "succession", "handover", "household", "vigil", "children", "listening", "systemd", "turns"),
+)
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
@@ -71,7 +76,7 @@ def test_what_carries_traffic_loads_nothing_heavy(module):
         "core",
         "channel",
         "errors",
-        *(("proxy",) if module.endswith("worker") else ("supervisor", "children", "listening")),
+        *(("proxy", "tls") if module.endswith("worker") else SUPERVISING),
     }
     assert ours <= {f"splitproxy.{name}" for name in allowed}
 
@@ -134,10 +139,16 @@ def test_a_decision_is_short_and_says_when_it_falls(path):
     assert headings == ["Context", "Decision", "Consequences", "What would change our mind"]
 
 
-def test_the_hash_in_the_documents_is_the_one_in_use():
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/routing.md").read_text(), re.DOTALL)
+def formulas():
+    """Return what the Python in the document about splitting defines."""
     documented = {}
-    exec(block, documented)
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/routing.md").read_text(), re.DOTALL):
+        exec(block, documented)
+    return documented
+
+
+def test_the_hash_in_the_documents_is_the_one_in_use():
+    documented = formulas()
     backends = tuple(
         Backend(("shop", "everyone"), name, name, units) for name, units in (("primary", 70), ("canary", 30))
     )
@@ -148,3 +159,25 @@ def test_the_hash_in_the_documents_is_the_one_in_use():
     assert [backend is backends[1] for backend, _ in used] == [
         documented["is_canary"]("shop", "everyone", key, 0.3) for key in keys
     ]
+
+
+def test_so_is_the_one_under_a_rollout(tmp_path):
+    file = tmp_path / "shop.yaml"
+    file.write_text("""
+listeners: [{address: ":80"}]
+upstreams: [{name: a, endpoints: ["http://x:1"]}, {name: b, endpoints: ["http://x:2"]}]
+routes: [{name: r, rules: [{backendRefs: [{name: a}], split: {key: {sourceAddress: true}}}]}]
+rollouts: [{name: shop, route: r, primary: a, canary: b, skipAnalysis: true}]
+""")
+    plain = load(file, {}).plain
+    area = live.Area(memoryview(bytearray(live.LIVE_BYTES)).cast("Q"))
+    slot = area.slot(plain["routes"][0]["rules"][0]["rollout"]["live"], take=True)
+    area.write_salt(slot, live.salt("shop", "2.1", 3))
+    area.write(slot, live.encode(live.Traffic(weight=3000), 1))
+    request = parse_request(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 100, 8192)
+    split = snapshot.build(plain, area=area).table.match(request).live
+    keys = [f"client-{number}" for number in range(500)]
+    used = [split.place(request, key.encode(), 0.0, str)[:2] for key in keys]
+    assert {reason for _, reason in used} == {"key"}
+    is_canary = formulas()["is_canary_of"]
+    assert [backend.upstream == "b" for backend, _ in used] == [is_canary("shop", "2.1", 3, key, 0.3) for key in keys]

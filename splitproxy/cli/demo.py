@@ -45,7 +45,17 @@ def run(options: argparse.Namespace) -> int:
         duration = _UNWATCHED_SECONDS["release" if options.weight is None else "split"]
     style = "json" if options.json else "live" if live else "lines"
     return asyncio.run(
-        play(Wish(options.weight, options.scenario, options.hold, duration or None, options.seed, style))
+        play(
+            Wish(
+                options.weight,
+                options.scenario,
+                options.hold,
+                duration or None,
+                options.seed,
+                style,
+                brief=bool(options.duration),
+            )
+        )
     )
 
 

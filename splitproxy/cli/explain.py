@@ -91,8 +91,9 @@ def explained(plain: dict[str, Any], raw: bytes, address: bytes) -> Answer:
 
 def _redirected(redirect: Redirect, head: RequestHead, plain: dict[str, Any]) -> Answer:
     path, _, query = head.target.partition(b"?")
-    port = int(plain["listeners"][0]["address"].rpartition(":")[2])
-    location = redirect.location(b"http", head.host, port, path, query)
+    listener = plain["listeners"][0]
+    port = int(listener["address"].rpartition(":")[2])
+    location = redirect.location(b"https" if listener["tls"] else b"http", head.host, port, path, query)
     return {"status": redirect.status, "location": location.decode("utf-8", "replace")}
 
 

@@ -1,7 +1,7 @@
 """Where things are: host names, addresses to listen at, URLs of endpoints."""
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
@@ -150,31 +150,49 @@ def reaches(address: str, host: str, port: int) -> bool:
     return target == listener or (listener.is_unspecified and (target.is_loopback or target.is_unspecified))
 
 
+# --- networks --------------------------------------------------------------------------------------------------------
+def network(value: Any) -> str:
+    """Return a network in CIDR notation; an address alone is a network of one."""
+    example = "10.0.0.0/8 or 192.0.2.7"
+    given = text(value, f"a network such as {example} is wanted")
+    try:
+        return str(ip_network(given))
+    except ValueError:
+        pass
+    try:
+        hint = f"write {ip_network(given, strict=False)}"
+    except ValueError:
+        hint = ""
+    raise wrong(f"a network such as {example} is wanted, not {clipped(given)}", hint)
+
+
+Network = Annotated[str, Checked(network, {"type": "string", "examples": ["10.0.0.0/8", "192.0.2.7", "fd00::/8"]})]
+
+
 # --- endpoints -------------------------------------------------------------------------------------------------------
 def endpoint_url(value: Any) -> str:
-    """Return `http://host:port` in lower case; anything more than that is refused with the reason."""
+    """Return `http://host:port` or `https://host:port` in lower case; what is more than that is refused."""
     example = "http://127.0.0.1:9001"
     given = text(value, f"a URL such as {example} is wanted")
     try:
         parts = urlsplit(given)
     except ValueError:
         raise wrong(f"a URL such as {example} is wanted, not {clipped(given)}") from None
-    if parts.scheme == "https":
-        raise wrong("https endpoints are not there yet: TLS comes with a later version", "use http://")
-    if parts.scheme != "http" or not parts.netloc:
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
         hint = f"write {clipped('http://' + given)}" if "://" not in given and ":" in given else ""
         raise wrong(f"a URL such as {example} is wanted, not {clipped(given)}", hint)
     if "@" in parts.netloc:
         raise wrong("an endpoint has no user name or password", "set the header with a RequestHeaderModifier")
     if parts.path not in {"", "/"} or "?" in given or "#" in given:
         raise wrong(f"an endpoint is host and port alone, {clipped(given)} has more", "change paths with a URLRewrite")
-    return f"http://{_endpoint_place(parts.netloc.lower(), given, example)}"
+    return f"{parts.scheme}://{_endpoint_place(parts.netloc.lower(), given, example)}"
 
 
 def _endpoint_place(place: str, given: str, example: str) -> str:
     host, colon, digits = place.rpartition(":")
     if not colon or place.endswith("]"):
-        hint = f"write {clipped(given.rstrip('/') + ':80')}"
+        standard = ":443" if given.lower().startswith("https:") else ":80"
+        hint = f"write {clipped(given.rstrip('/') + standard)}"
         raise wrong(f"an endpoint names its port, {clipped(given)} does not", hint)
     port = _port(digits, given, example)
     if not port:
@@ -192,7 +210,11 @@ EndpointUrl = Annotated[
     str,
     Checked(
         endpoint_url,
-        {"type": "string", "pattern": "^[Hh][Tt][Tt][Pp]://[^/?#@]+:[0-9]+/?$", "examples": ["http://127.0.0.1:9001"]},
+        {
+            "type": "string",
+            "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+:[0-9]+/?$",
+            "examples": ["http://127.0.0.1:9001", "https://shop.internal:443"],
+        },
     ),
 ]
 

@@ -6,6 +6,7 @@ from splitproxy.config import walking
 from splitproxy.config.addresses import overlap, reaches
 from splitproxy.config.filters import (
     BackendFilter,
+    FaultFilter,
     Filter,
     ReplacePrefixMatch,
     RequestMirrorFilter,
@@ -55,6 +56,10 @@ def _listeners(config: Config, findings: Findings, whole: bool) -> None:
         hint = "write listeners: [{address: 127.0.0.1:8080}]"
         findings.add((), "there is no listener", hint, missing="listeners")
     # Any number of ports 0 could be bound, but listeners are told apart by what the file says.
+    for index, item in enumerate(config.listeners):
+        if item.tls is not None and not item.tls.certificates:
+            path: Path = ("listeners", index, "tls", "certificates")
+            findings.add(path, "a listener with TLS has at least one certificate")
     names = [item.name or (item.address if item.address.endswith(":0") else "") for item in config.listeners]
     unique("the listener", ((("listeners", i, "name"), name) for i, name in enumerate(names) if name), findings)
     bound: list[tuple[Path, str]] = [(("admin", "address"), config.admin.address)]
@@ -78,6 +83,13 @@ def _upstreams(config: Config, findings: Findings) -> None:
         if not upstream.endpoints:
             findings.add(path, "an upstream has at least one endpoint")
         unique("the endpoint", (((*path, i), item.url) for i, item in enumerate(upstream.endpoints)), findings)
+        encrypted = [endpoint.url.startswith("https:") for endpoint in upstream.endpoints]
+        if any(encrypted) and not all(encrypted):
+            hint = "make an upstream of each kind"
+            findings.add(path, "the endpoints of an upstream are all http:// or all https://", hint)
+        elif upstream.tls is not None and encrypted and not any(encrypted):
+            message = "tls means nothing here: the endpoints are http://"
+            findings.add(("upstreams", index, "tls"), message, "write https:// in their URLs", key=True)
         if upstream.endpoints and not any(endpoint.weight for endpoint in upstream.endpoints):
             findings.add(path, "no endpoint has a weight, so this upstream can serve nothing")
 
@@ -130,9 +142,11 @@ def _filters(path: Path, filters: tuple[Filter | BackendFilter, ...], findings: 
     once = [(index, item.type) for index, item in enumerate(filters) if not isinstance(item, RequestMirrorFilter)]
     unique("the filter", (((*path, index, "type"), name) for index, name in once), findings)
     kinds = {type(item) for item in filters}
-    if RequestRedirectFilter in kinds and UrlRewriteFilter in kinds:
-        index = next(i for i, item in enumerate(filters) if isinstance(item, UrlRewriteFilter))
-        findings.add((*path, index), "a URLRewrite beside a RequestRedirect means nothing", "leave one of them out")
+    for kind in (UrlRewriteFilter, FaultFilter):
+        if RequestRedirectFilter in kinds and kind in kinds:
+            index, item = next((i, item) for i, item in enumerate(filters) if isinstance(item, kind))
+            message = f"a {item.type} beside a RequestRedirect means nothing"
+            findings.add((*path, index), message, "leave one of them out")
 
 
 # --- loops -----------------------------------------------------------------------------------------------------------

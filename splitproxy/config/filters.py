@@ -169,6 +169,39 @@ class Mirror(Spec):
         return 100.0 if self.percent is None else float(self.percent)
 
 
+class FaultDelay(Spec):
+    """Requests that are made to wait."""
+
+    percent: Percent = 100
+    """Percent of the requests."""
+    duration: Duration
+    """How long; it comes before the timeouts of an attempt, and within `timeouts.request`."""
+
+
+class FaultAbort(Spec):
+    """Requests that are answered at once with an error."""
+
+    percent: Percent = 100
+    """Percent of the requests."""
+    status: Annotated[int, whole(400, 599)]
+    """What they are answered with."""
+
+
+class Fault(Spec):
+    """Errors and delays on purpose, to see what becomes of them; each is drawn by itself."""
+
+    delay: FaultDelay | None = None
+    """Some wait."""
+    abort: FaultAbort | None = None
+    """Some fail."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if self.delay is None and self.abort is None:
+            raise wrong("this fault does nothing", "give a delay or an abort")
+        return self
+
+
 class RequestHeaderModifierFilter(Spec):
     """Change the request's headers."""
 
@@ -214,8 +247,17 @@ class UrlRewriteFilter(Spec):
     """The changes."""
 
 
+class FaultFilter(Spec):
+    """Delay or abort some requests: of a rule as the proxy's own doing, of a backendRef as if its upstream had."""
+
+    type: Literal["Fault"]
+    """Which filter this is."""
+    fault: Fault
+    """How many, and how."""
+
+
 BackendFilter = Annotated[
-    RequestHeaderModifierFilter | ResponseHeaderModifierFilter | RequestRedirectFilter | UrlRewriteFilter,
+    RequestHeaderModifierFilter | ResponseHeaderModifierFilter | RequestRedirectFilter | UrlRewriteFilter | FaultFilter,
     Field(discriminator="type"),
 ]
 Filter = Annotated[
@@ -223,6 +265,7 @@ Filter = Annotated[
     | ResponseHeaderModifierFilter
     | RequestMirrorFilter
     | RequestRedirectFilter
-    | UrlRewriteFilter,
+    | UrlRewriteFilter
+    | FaultFilter,
     Field(discriminator="type"),
 ]

@@ -99,8 +99,8 @@ class Alert(Spec):
 
     name: Label
     """For logs."""
-    severity: Literal["info", "warn", "error"] = "info"
-    """The least that is sent: `info` is everything, `error` failures alone."""
+    severity: Literal["info", "warn", "error", ""] = "info"
+    """The least that is sent: `info`, and Flagger's empty text, is everything, `error` failures alone."""
     provider_ref: NamespacedRef
     """One of alertProviders."""
 

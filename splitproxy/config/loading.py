@@ -8,7 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from splitproxy.config.access import check_admin
 from splitproxy.config.advice import advise
+from splitproxy.config.certificates import Certificates
 from splitproxy.config.checks import check
 from splitproxy.config.merging import merge
 from splitproxy.config.nodes import Findings, Node, Source
@@ -70,19 +72,25 @@ def _load(path: Path, env: Mapping[str, str]) -> Loaded:
     check_rollouts(config, findings, whole=whole)
     secrets = Secrets()
     secrets.read(config, reading.folder, findings)
+    check_admin(config.admin, secrets.values, findings)
+    certificates = Certificates()
+    certificates.read(config, reading.folder, findings)
     problems = reading.problems + findings.problems
     if problems:
         raise ConfigError(_ordered(problems, reading.files))
     advise(config, findings)
     advise_rollouts(config, findings)
+    certificates.advise(findings)
     complete = plain(config, secrets.values, env)
+    certificates.fill(complete)
+    kept = {**secrets.files, **certificates.files}
     return Loaded(
         config,
         complete,
         redacted(complete, secrets, root),
         _ordered(findings.problems, reading.files),
-        _checksum({**reading.files, **secrets.files}, reading.used),
-        (*reading.files, *(file for file in secrets.files if file not in reading.files)),
+        _checksum({**reading.files, **kept}, reading.used),
+        (*reading.files, *(file for file in kept if file not in reading.files)),
     )
 
 

@@ -1,7 +1,8 @@
 """Rollouts in their plain form, and which rules belong to them.
 
 A rollout owns every rule of its route whose backendRefs name its primary; a rule that names its canary alone is forced
-traffic and belongs to nobody. The canary is added to owned rules that do not name it.
+traffic and belongs to nobody. Where no rule names the primary, as when the file has just adopted a promoted version, it
+owns those that name the canary. Of the two, the one that an owned rule does not name is added to it.
 """
 
 from collections.abc import Iterable
@@ -24,7 +25,14 @@ _EVERYTHING: Final = 100
 
 def owned(rollout: Rollout, rules: Iterable[Rule]) -> list[int]:
     """Return the indexes of those `rules` of its route that belong to `rollout`."""
-    return [i for i, rule in enumerate(rules) if any(ref.name == rollout.primary for ref in rule.backend_refs)]
+    named = [{ref.name for ref in rule.backend_refs} for rule in rules]
+    found = [index for index, names in enumerate(named) if rollout.primary in names]
+    return found or [index for index, names in enumerate(named) if rollout.canary in names]
+
+
+def names(rule: Rule, upstream: str) -> bool:
+    """Say whether the backendRefs of a rule name `upstream`."""
+    return any(ref.name == upstream for ref in rule.backend_refs)
 
 
 def cohorts(analysis: Analysis) -> list[tuple[CohortMatch, ...]]:
@@ -64,9 +72,13 @@ def _own(rule: Plain, rollout: Plain) -> None:
         "cohorts": rollout["analysis"]["cohorts"],
         "affinity": rollout["analysis"]["sessionAffinity"],
         "mirror": dict(MIRROR),
+        "tunnels": rollout["rollback"]["tunnels"],
     }
-    if all(reference["name"] != rollout["canary"] for reference in rule["backendRefs"]):
-        rule["backendRefs"] = [*rule["backendRefs"], {"name": rollout["canary"], "weight": 0, "filters": []}]
+    named = {reference["name"] for reference in rule["backendRefs"]}
+    absent = [rollout[side] for side in ("primary", "canary") if rollout[side] not in named]
+    # They share what the file gives to both, so an added one needs no weight of its own.
+    added = [{"name": upstream, "weight": 0, "filters": []} for upstream in absent]
+    rule["backendRefs"] = [*rule["backendRefs"], *added]
 
 
 # --- the parts of a rollout ------------------------------------------------------------------------------------------
@@ -102,7 +114,8 @@ def _analysis(rollout: Plain, spec: Analysis) -> None:
     plain["metrics"] = [_metric(metric, one, plain) for metric, one in zip(plain["metrics"], spec.metrics, strict=True)]
     plain["webhooks"] = [_hook(hook, one) for hook, one in zip(plain["webhooks"], spec.webhooks, strict=True)]
     plain["alerts"] = [
-        {"name": alert.name, "severity": alert.severity, "provider": alert.provider_ref.name} for alert in spec.alerts
+        {"name": alert.name, "severity": alert.severity or "info", "provider": alert.provider_ref.name}
+        for alert in spec.alerts
     ]
     affinity = plain["sessionAffinity"]
     if affinity is not None:

@@ -30,6 +30,7 @@ def plain(config: Config, values: Mapping[Path, str], env: Mapping[str, str]) ->
     for template in tree["metricTemplates"]:
         template["provider"].setdefault("jsonPath", None)
     complete_rollouts(tree, config)
+    _failovers(tree)
     return tree
 
 
@@ -50,6 +51,13 @@ def _rules(tree: Plain) -> None:
             rule["name"] = rule["name"] or str(index)
             rule["matches"] = rule["matches"] or [_every_request()]
             rule["rollout"] = None
+
+
+def _failovers(tree: Plain) -> None:
+    for route in tree["routes"]:
+        for rule in route["rules"]:
+            if rule["split"]["failover"] is None:
+                rule["split"]["failover"] = rule["rollout"] is not None
 
 
 def _every_request() -> Plain:

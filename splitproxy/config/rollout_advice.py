@@ -4,34 +4,45 @@ from collections.abc import Iterator
 
 from splitproxy.config.analysis import Analysis
 from splitproxy.config.nodes import Findings, Path
-from splitproxy.config.ownership import cohorts, owned
+from splitproxy.config.ownership import cohorts, names, owned
 from splitproxy.config.problems import clipped
 from splitproxy.config.rollouts import Rollout
 from splitproxy.config.root import Config
 from splitproxy.config.routes import Rule
 from splitproxy.config.walking import analyses
+from splitproxy.core.templates import variables_of
 
 
 def advise_rollouts(config: Config, findings: Findings) -> None:
     """Report what is allowed but hardly meant."""
     rules = {route.name: (index, route.rules) for index, route in enumerate(config.routes)}
+    for index, template in enumerate(config.metric_templates):
+        if "namespace" in variables_of(template.query):
+            text = f"{{{{ namespace }}}} is empty: {_KUBERNETES}"
+            findings.add(("metricTemplates", index, "query"), text, "write the value itself")
     for index, rollout in enumerate(config.rollouts):
         path: Path = ("rollouts", index)
         place, candidates = rules[rollout.route]
         for number in owned(rollout, candidates):
-            _starting_state(("routes", place, "rules", number), candidates[number], rollout, findings)
+            _ownership(("routes", place, "rules", number), candidates[number], rollout, findings)
         if rollout.analysis is None:
             continue
         for where, message, hint in _without_meaning(rollout.analysis):
             findings.add((*path, "analysis", *where), message, hint, key=True)
         _cohorts((*path, "analysis"), rollout.analysis, findings)
         if not rollout.skip_analysis:
-            _nothing_to_judge((*path, "analysis"), rollout, candidates, findings)
+            _nothing_to_judge((*path, "analysis"), rollout.analysis, rollout, candidates, findings)
     _shared_cookies(config, findings)
 
 
-def _starting_state(path: Path, rule: Rule, rollout: Rollout, findings: Findings) -> None:
-    """Warn of a rule whose weights say something else than the state a rollout begins in: all to the primary."""
+def _ownership(path: Path, rule: Rule, rollout: Rollout, findings: Findings) -> None:
+    """Warn of a rule that says something else than the state a rollout begins in: all to the primary."""
+    if not names(rule, rollout.primary):
+        primary, other = clipped(rollout.primary), clipped(rollout.canary)
+        message = f"no rule of this route names {primary}, the primary of the rollout {clipped(rollout.name)}"
+        message = f"{message}: it is added to those that name {other}, and has their traffic"
+        findings.add((*path, "backendRefs"), message, f"name {primary} instead of {other}", key=True)
+        return
     for index, reference in enumerate(rule.backend_refs):
         canary = reference.name == rollout.canary and reference.weight
         if canary or (reference.name == rollout.primary and not reference.weight):
@@ -129,18 +140,38 @@ def _cohorts(path: Path, analysis: Analysis, findings: Findings) -> None:
         findings.add((*path, "match"), message, hint, key=True)
 
 
-def _nothing_to_judge(path: Path, rollout: Rollout, rules: tuple[Rule, ...], findings: Findings) -> None:
-    """Warn of blue/green without any request for the canary before all traffic goes there."""
-    analysis = rollout.analysis
-    if analysis is None or not analysis.iterations or analysis.match or analysis.mirror:
+def _nothing_to_judge(
+    path: Path, analysis: Analysis, rollout: Rollout, rules: tuple[Rule, ...], findings: Findings
+) -> None:
+    """Warn of a canary that is let in unseen: nobody judges it, or there is nothing to judge it by."""
+    if not analysis.metrics and all(webhook.type in _TOLD for webhook in analysis.webhooks):
+        message = "it has neither metrics nor webhooks that could say no, so every check passes"
+        findings.add(path, message, "give metrics, or a webhook that tests the canary", key=True)
         return
-    if any(webhook.type in {"rollout", "pre-rollout"} for webhook in analysis.webhooks):
+    own = any(metric.template_ref is None for metric in analysis.metrics)
+    if analysis.mirror or any(step.mirror for step in analysis.steps) or _forced(rollout, rules):
         return
-    for rule in rules:
-        names = {reference.name for reference in rule.backend_refs if reference.weight}
-        overridden = any(override.upstream == rollout.canary for override in rule.split.overrides)
-        if overridden or (rollout.canary in names and rollout.primary not in names):
+    if analysis.dry_run and own:
+        message = "a dry run sends the canary no requests, so the proxy's own metrics have nothing to judge"
+        hint = "add mirror: true, which harms nobody, an override, or a rule for testers"
+        findings.add((*path, "dryRun"), message, hint, key=True)
+    elif analysis.iterations and not analysis.match and not analysis.dry_run:
+        if any(webhook.type in {"rollout", "pre-rollout"} for webhook in analysis.webhooks):
             return
-    message = "nothing sends the canary requests before all traffic does, so there is nothing to judge it by"
-    hint = "add mirror: true, an override, a rule for testers, or a rollout webhook that makes load"
-    findings.add((*path, "iterations"), message, hint, key=True)
+        message = "nothing sends the canary requests before all traffic does, so there is nothing to judge it by"
+        hint = "add mirror: true, an override, a rule for testers, or a rollout webhook that makes load"
+        findings.add((*path, "iterations"), message, hint, key=True)
+
+
+_TOLD = frozenset({"event", "post-rollout"})
+"""Webhooks that cannot stop a rollout."""
+
+
+def _forced(rollout: Rollout, rules: tuple[Rule, ...]) -> bool:
+    """Say whether the canary gets requests whatever the rollout does."""
+    ours = owned(rollout, rules)
+    return any(
+        any(override.upstream == rollout.canary for override in rule.split.overrides)
+        or (index not in ours and any(ref.name == rollout.canary and ref.weight for ref in rule.backend_refs))
+        for index, rule in enumerate(rules)
+    )

@@ -69,7 +69,8 @@ def _ownership(path: Path, rollout: Rollout, place: int, rules: Sequence[Rule], 
     indexes = owned(rollout, rules)
     if not indexes:
         where = findings.place(("routes", place), path)
-        message = f"no rule of the route {clipped(rollout.route)} at {where} names {clipped(rollout.primary)}"
+        upstreams = f"{clipped(rollout.primary)} or {clipped(rollout.canary)}"
+        message = f"no rule of the route {clipped(rollout.route)} at {where} names {upstreams}"
         hint = "a rollout moves the traffic of rules whose backendRefs name its primary"
         findings.add((*path, "primary"), f"{message}, so this rollout moves nothing", hint)
     for index in indexes:

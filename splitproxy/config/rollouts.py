@@ -73,6 +73,13 @@ class Promotion(Spec):
     """Of `handBack`: how it is seen that the primary is ready."""
 
 
+class Rollback(Spec):
+    """What becomes of the canary's clients when it loses its share."""
+
+    tunnels: Literal["keep", "close"] = "keep"
+    """Upgraded connections, such as WebSockets: `keep` lets them end by themselves, `close` ends them at once."""
+
+
 class Rollout(Spec):
     """A canary that takes the place of a primary, or does not."""
 
@@ -88,6 +95,8 @@ class Rollout(Spec):
     """What is released: a new value starts a rollout. Left out, only `start` and changed endpoints do."""
     promotion: Promotion = Promotion()
     """What happens in the end."""
+    rollback: Rollback = Rollback()
+    """What happens when traffic goes back to the primary."""
     progress_deadline: Duration = 600.0
     """A canary that cannot be reached for longer has failed; 0s is off."""
     skip_analysis: Boolean = False

@@ -1,11 +1,12 @@
 """The whole configuration, composed of every part's spec."""
 
+from splitproxy.config.access import Admin, Drain
 from splitproxy.config.fields import Items
 from splitproxy.config.hooks import AlertProvider
 from splitproxy.config.measuring import MetricTemplate
 from splitproxy.config.rollouts import Rollout, StateStore
 from splitproxy.config.routes import Route
-from splitproxy.config.serving import AccessLog, Admin, Limits, Listener, Probes, Workers
+from splitproxy.config.serving import AccessLog, Limits, Listener, Probes, Workers
 from splitproxy.config.spec import Spec
 from splitproxy.config.upstreams import Upstream
 
@@ -23,6 +24,8 @@ class Config(Spec):
     """Processes that carry traffic; `auto` is one for each core."""
     access_log: AccessLog | None = None
     """Where and how requests are logged; nowhere when left out."""
+    drain: Drain = Drain()
+    """How the program ends."""
     limits: Limits = Limits()
     """What one client's request may cost."""
     upstreams: Items[Upstream] = ()

@@ -1,6 +1,6 @@
 """Which requests go where, and how they are divided (Gateway API `HTTPRoute`, and splits)."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, model_serializer, model_validator
 
@@ -16,6 +16,7 @@ from splitproxy.config.fields import (
     QueryName,
     Reference,
     Weight,
+    whole,
     wrong,
 )
 from splitproxy.config.filters import BackendFilter, Filter
@@ -105,6 +106,20 @@ class Split(Spec):
     """What keeps a client with its upstream; chance for each request when left out."""
     overrides: Items[Override] = ()
     """Requests that name their upstream; the first that fits decides."""
+    failover: Boolean | None = None
+    """Answer from the primary what failed at a canary, if it can be sent again; true when left out where a rollout owns
+    the rule, else false."""
+
+
+class Retry(Spec):
+    """Failed attempts that are followed by others at the same upstream; only what is safe to repeat."""
+
+    attempts: Annotated[int, whole(1, 10)] = 2
+    """Retries after the first attempt, at most."""
+    codes: Items[Annotated[int, whole(400, 599)]] = ()
+    """Statuses that are retried, besides failed, broken and late connections."""
+    backoff: Duration = 0.025
+    """The least time before a retry; up to ten times as much is drawn, more with each."""
 
 
 class Timeouts(Spec):
@@ -137,6 +152,8 @@ class Rule(Spec):
     """How a request's upstream is chosen."""
     timeouts: Timeouts = Timeouts()
     """How long things may take."""
+    retry: Retry | None = None
+    """What is tried again; nothing when left out."""
 
 
 class Route(Spec):

@@ -32,9 +32,12 @@ _PLACES: Final = (
 )
 _ALWAYS: Final = (
     *(("alertProviders", "*", key) for key in ("address", "token", "proxy")),
+    ("admin", "tokens", "*", "value"),
     *(("metricTemplates", "*", "provider", key) for key in ("token", "password")),
     ("metricTemplates", "*", "provider", "headers", "*"),
     *(place for hook in _HOOKS for place in ((*hook, "secret"), (*hook, "headers", "*"))),
+    ("listeners", "*", "tls", "certificates", "*", "pem"),
+    ("upstreams", "*", "tls", "pem"),
 )
 """Places in the plain form whose values are never shown."""
 _COHORTS: Final = tuple(

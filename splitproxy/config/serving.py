@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from splitproxy.config.addresses import Address, Hostname
-from splitproxy.config.fields import Checked, Duration, Items, Name, Text, named, size, typed, whole, wrong
+from splitproxy.config.addresses import Address, Network
+from splitproxy.config.encryption import ListenerTls
+from splitproxy.config.fields import Boolean, Checked, Duration, Items, Name, Text, named, size, typed, whole, wrong
 from splitproxy.config.spec import Spec
 from splitproxy.core.stats import MAX_WORKERS
 
@@ -15,15 +16,14 @@ class Listener(Spec):
     """For logs and messages; the address when left out."""
     address: Address
     """`127.0.0.1:8080`, `[::1]:8080`, `:8080` (all of IPv4) or `[::]:8080` (all addresses)."""
-
-
-class Admin(Spec):
-    """The admin API, the metrics and the dashboard. It has no password: keep it on loopback."""
-
-    address: Address = "127.0.0.1:9900"
-    """Where it listens."""
-    allowed_hosts: Items[Hostname] = ()
-    """Host names under which it may be asked for, besides loopback and the address itself."""
+    tls: ListenerTls | None = None
+    """TLS; connections are in clear when left out."""
+    proxy_protocol: Boolean = False
+    """Whether every connection begins with a PROXY header (version 1 or 2), from `trustedProxies` if there are any."""
+    trusted_proxies: Items[Network] = ()
+    """Networks of proxies whose X-Forwarded-For, -Proto, -Host and -Port are believed; none by default."""
+    max_connections: Annotated[int, whole(0, 1_000_000)] = 0
+    """Open connections in each worker; one more is answered with 503. 0 is no limit."""
 
 
 class Probes(Spec):

@@ -129,7 +129,7 @@ def _not_text(wanted: str, node: Node) -> tuple[str, str]:
 
 
 def _not_one_of(expected: str, given: object, findings: Findings) -> tuple[str, str]:
-    choices = [text or number for text, number in _QUOTED.findall(expected)]
+    choices = [text or number for text, number in _QUOTED.findall(expected) if text or number]
     listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
     hint = findings.nearest(given, choices) if isinstance(given, str) else ""
     shown = clipped(given) if isinstance(given, str | int | float) else "that"

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from pydantic.alias_generators import to_camel
 
+from splitproxy.config.access import Token
 from splitproxy.config.analysis import Analysis
 from splitproxy.config.filters import (
     BackendFilter,
@@ -73,8 +74,10 @@ def hidden_files(config: Config) -> Iterator[tuple[Path, FileReference]]:
                 yield from (((*place, name), one) for name, one in value.items() if isinstance(one, FileReference))
 
 
-def _confidants(config: Config) -> Iterator[tuple[Path, Call | AlertProvider | Source]]:
+def _confidants(config: Config) -> Iterator[tuple[Path, Call | AlertProvider | Source | Token]]:
     """Yield everything that is trusted with a secret, besides headers."""
+    for index, token in enumerate(config.admin.tokens):
+        yield ("admin", "tokens", index), token
     for index, provider in enumerate(config.alert_providers):
         yield ("alertProviders", index), provider
     for index, template in enumerate(config.metric_templates):

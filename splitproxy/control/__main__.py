@@ -11,7 +11,7 @@ from splitproxy.control.watch import Watch
 
 def main() -> int:
     """Run until the supervisor hangs up."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         # The supervisor decides when this process ends: /metrics is asked for until the last request is done, also
         # where a service manager sends the signal to every process of the group.
         signal.signal(number, signal.SIG_IGN)

@@ -134,10 +134,9 @@ class App:
         self._state.events.publish("reload", report.to_dict())
         self._parent.send({"type": "reloaded", "result": report.result, "generation": report.generation})
         if report.trigger in {"file", "signal"} and report.result != "unchanged":  # others come through the API
+            path = self._state.running.audit_log if self._state.running else None
             self._audit.note(
-                self._state.running.audit_log if self._state.running else None,
-                **{"who": report.trigger, "action": "reload", "result": report.result},
-                generation=report.generation,
+                path, who=report.trigger, action="reload", result=report.result, generation=report.generation
             )
         if report.result == "success" and self._reloader.running:
             self._watch.follow(self._reloader.running.sources)

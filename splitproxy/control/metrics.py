@@ -102,6 +102,8 @@ class SignalCollector(Collector):
         yield _gauge("downstream_connections", "Open connections of clients.", (), {(): connections})
         accepted = signals.header_sum(stats.ACCEPTED)
         yield _counter("downstream_accepted", "Connections accepted from clients.", (), {(): accepted})
+        away = signals.header_sum(stats.TURNED_AWAY)
+        yield _counter("downstream_turned_away", "Connections over their listener's maxConnections.", (), {(): away})
         lag = signals.header_max(stats.LAG_NS) / 1e9
         yield _gauge("event_loop_lag_seconds", "How late the slowest worker's last tick was.", (), {(): lag})
         drops = signals.header_sum(stats.LOG_DROPS)

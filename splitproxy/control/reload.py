@@ -27,6 +27,9 @@ class Releases(Protocol):
     def objections(self, candidate: Candidate) -> list[str]:
         """Return why `candidate` must not take the place of what is served."""
 
+    async def forgotten(self, candidate: Candidate) -> list[str]:
+        """Return why nothing may be served by `candidate`: it does not know of what was done before the program."""
+
     async def prepare(self, candidate: Candidate) -> None:
         """Make ready for `candidate`, before any worker compiles it. Raises LoadError."""
 
@@ -115,10 +118,12 @@ class Reloader:
     async def _apply(self, candidate: Candidate) -> Result:
         if self.running and (candidate.checksum, candidate.sources) == (self.running.checksum, self.running.sources):
             return "unchanged"
-        if self.running:  # at the start nothing is refused: what was saved wins over the file, and says so
+        if self.running:
             objections = self._releases.objections(candidate)
-            if objections:
-                raise LoadError([_in_words(text) for text in objections])
+        else:  # at the start there is nothing to go on with: what was saved of a run wins over the file, which is said
+            objections = await self._releases.forgotten(candidate)
+        if objections:
+            raise LoadError([_in_words(text) for text in objections])
         try:
             await self._admin.open(candidate.admin)
             await self._probes.open(candidate.probes)

@@ -73,11 +73,16 @@ class _Slot:
         self._memory = mmap.mmap(descriptor, stats.REGION_BYTES, prot=mmap.PROT_READ, offset=slot * stats.REGION_BYTES)
         self._cells = memoryview(self._memory).cast("Q")
         self.places: dict[Key, int] = {}
+        self.endpoints: dict[str, list[Key]] = {}
+        """Upstream -> the keys of its endpoints."""
         self._marks: dict[Key, int] = {}
 
     def refresh(self) -> None:
         """Take notice of keys that are new."""
-        self.places.update(stats.directory(self._cells, len(self.places)))
+        for key, place in stats.directory(self._cells, len(self.places)):
+            self.places[key] = place
+            if key[0] == stats.ENDPOINT:
+                self.endpoints.setdefault(key[1], []).append(key)
 
     def header(self, cell: int) -> int:
         """Return one cell of the region's header."""
@@ -148,6 +153,13 @@ class Signals:
         """Return every key that was ever used."""
         with self._lock:
             return list(dict.fromkeys(key for region in self._slots.values() for key in region.places))
+
+    def endpoints(self, upstreams: Iterable[str] | None = None) -> list[Key]:
+        """Return the key of every endpoint that was ever used, or of those of `upstreams`."""
+        with self._lock:
+            regions = [region.endpoints for region in self._slots.values()]
+            names = dict.fromkeys(name for region in regions for name in region) if upstreams is None else upstreams
+            return list(dict.fromkeys(key for name in names for region in regions for key in region.get(name, ())))
 
     def total(self, key: Key) -> Values:
         """Return the cells of `key` over all workers: counters of all, gauges of the living."""

@@ -17,19 +17,22 @@ class SiteError(SplitProxyError):
 
 
 class Sites:
-    """The sites of one application: the one in force, and the one of a change under way."""
+    """The sites of one application: the one in force, and the one of a change under way.
+
+    The latter is bound and answers nobody: who may ask there is known once the change is in force.
+    """
 
     def __init__(self, application: web.Application) -> None:
         self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         self._site: web.SockSite | None = None
-        self._next: web.SockSite | None = None
+        self._next: socket.socket | None = None
         self.asked: str | None = None
         """The address in force, as the configuration has it."""
         self.bound = ""
         """The same with the port that a port of 0 became."""
 
     async def open(self, address: str | None) -> None:
-        """Listen at `address` too. Raises SiteError."""
+        """Bind `address` too. Raises SiteError."""
         if self._runner.server is None:
             await self._runner.setup()
         if address is None or address == self.asked:
@@ -38,24 +41,27 @@ class Sites:
             sock = _bind(address)
         except OSError as error:
             raise SiteError({address: in_words(error)}) from None
-        self._next = web.SockSite(self._runner, sock, backlog=_BACKLOG)
-        await self._next.start()
+        self._next = sock
         host, port = sock.getsockname()[:2]
         self._next_bound = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def keep(self, address: str | None) -> None:
-        """Listen at `address` alone, which `open` was called with. Requests under way are finished."""
+        """Answer at `address` alone, which `open` was called with. Requests under way are finished."""
         if address == self.asked:
             return
-        if self._site:
-            await self._site.stop()
-        self._site, self._next, self.asked = self._next, None, address
+        before, sock = self._site, self._next
+        self._site, self._next, self.asked = None, None, address
         self.bound = self._next_bound if address else ""
+        if sock:
+            self._site = web.SockSite(self._runner, sock, backlog=_BACKLOG)
+            await self._site.start()
+        if before:
+            await before.stop()
 
     async def forget(self) -> None:
         """Take `open` back."""
         if self._next:
-            await self._next.stop()
+            self._next.close()
             self._next = None
 
     async def close(self) -> None:

@@ -59,8 +59,8 @@ def upstreams(state: State) -> list[dict[str, Any]]:
     plain, signals = _plain(state), state.signals
     signals.refresh()
     seen: dict[str, list[Key]] = defaultdict(list)
-    for key in signals.known():
-        if key[0] == stats.ENDPOINT and signals.gauge((key,), stats.ENDPOINT_NAMED):
+    for key in signals.endpoints():
+        if signals.gauge((key,), stats.ENDPOINT_NAMED):
             seen[key[1]].append(key)
     return [
         {

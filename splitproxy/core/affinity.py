@@ -18,7 +18,7 @@ _DIGITS: Final = b"0123456789abcdef"
 class Affinity:
     """The cookies of one rollout: one for both sides, or one for each."""
 
-    __slots__ = ("_attributes", "_canary", "_primary")
+    __slots__ = ("_attributes", "_canary", "_primary", "_settled")
 
     def __init__(self, plain: Plain) -> None:
         """`plain` is a `sessionAffinity` with every default filled in."""
@@ -30,6 +30,12 @@ class Affinity:
         parts += [word for key, word in _FLAGS.items() if plain[key]]
         parts.append(f"SameSite={plain['sameSite'] or 'Lax'}")
         self._attributes = "; ".join(parts).encode()
+        self._settled: bool = plain["secure"] is not None
+
+    def settles(self, line: bytes) -> bool:
+        """Return whether a Set-Cookie line is ours, of a cookie for which the file itself says whether it is Secure."""
+        names = (self._canary, self._primary)
+        return self._settled and line.startswith(tuple(b"Set-Cookie: %b=" % name for name in names))
 
     def found(self, request: RequestView, salt: bytes) -> tuple[bytes, bytes] | None:
         """Return the client's id and the name of the cookie that has it, the canary's first.
@@ -61,6 +67,7 @@ class Affinity:
         return b"Set-Cookie: %b=%b.%b; %b\r\n" % (name, client, salt, self._attributes)
 
 
+# What `secure` leaves open is for the connection to say: it is added where the client speaks TLS.
 _FLAGS: Final = {"httpOnly": "HttpOnly", "secure": "Secure", "partitioned": "Partitioned"}
 
 

@@ -13,6 +13,9 @@ FAIL: Final = "fail"
 INCONCLUSIVE: Final = "inconclusive"
 ERROR: Final = "error"
 
+BOTH_FAIL: Final = "both sides fail"
+"""How the reason of a verdict begins that is inconclusive because the primary fails as the canary does."""
+
 UNITS: Final = {"request-success-rate": "%", "request-duration": "ms", "request-rate": "/s"}
 """Unit of each kind of metric that has one."""
 SAMPLED: Final = frozenset({"request-success-rate", "request-duration"})
@@ -66,20 +69,21 @@ def judge(
     compare: bool,
     limits: Bounds | None,
     min_requests: int,
+    who: str = "canary",
 ) -> Verdict:
-    """Return what a check of `metric` says.
+    """Return what a check of `metric` says of the canary, or of `who` else was measured in its place.
 
     `primary` was measured over the same window; None: it was not. `limits` hold instead of the metric's own. With
     `compare` a failure that the primary shares, measured on `min_requests` or more, is inconclusive.
     """
     bounds = limits or (metric.min, metric.max)
-    outcome, reason = _outcome(metric, canary, bounds, min_requests)
+    outcome, reason = _outcome(metric, canary, bounds, min_requests, who)
     if outcome == FAIL and compare and _shares(metric, canary, primary, bounds, min_requests):
-        outcome, reason = INCONCLUSIVE, f"both sides fail: {reason}"
+        outcome, reason = INCONCLUSIVE, f"{BOTH_FAIL}: {reason}"
     return _verdict(metric, outcome, canary, primary, bounds, reason)
 
 
-def breach(metric: MetricPlan, canary: Measurement, *, min_requests: int) -> Verdict | None:
+def breach(metric: MetricPlan, canary: Measurement, *, min_requests: int, who: str = "canary") -> Verdict | None:
     """Return the failure when `metric` has hard limits and breaks one, on `min_requests` or more; else None.
 
     What cannot be measured breaks nothing, and the primary excuses nothing: a hard limit is never a matter of degree.
@@ -90,22 +94,23 @@ def breach(metric: MetricPlan, canary: Measurement, *, min_requests: int) -> Ver
     broken = _broken(metric, canary, bounds)
     if not broken:
         return None
-    return _verdict(metric, FAIL, canary, None, bounds, f"hard limit: {broken} ({_evidence(canary)})")
+    return _verdict(metric, FAIL, canary, None, bounds, f"hard limit: {broken} ({_evidence(canary, who)})")
 
 
-def _outcome(metric: MetricPlan, canary: Measurement, bounds: Bounds, min_requests: int) -> tuple[str, str]:
+def _outcome(metric: MetricPlan, canary: Measurement, bounds: Bounds, min_requests: int, who: str) -> tuple[str, str]:
     """Return what the canary alone says, and why."""
+    evidence = _evidence(canary, who)
     if canary.error:
         return ERROR, f"{metric.name} could not be measured: {canary.error}"
     if _value(canary) is None:
         outcome = {"hold": INCONCLUSIVE, "pass": PASS, "fail": FAIL}[metric.no_data]
-        return outcome, f"{metric.name} has no data ({_evidence(canary)}; noData is {metric.no_data})"
+        return outcome, f"{metric.name} has no data ({evidence}; noData is {metric.no_data})"
     if _too_few(metric, canary, min_requests):
-        return INCONCLUSIVE, f"{metric.name} needs {min_requests} requests ({_evidence(canary)})"
+        return INCONCLUSIVE, f"{metric.name} needs {min_requests} requests ({evidence})"
     broken = _broken(metric, canary, bounds)
     if broken:
-        return FAIL, f"{broken} ({_evidence(canary)})"
-    return PASS, f"{metric.name} {_number(canary.value, metric)} is within its limits ({_evidence(canary)})"
+        return FAIL, f"{broken} ({evidence})"
+    return PASS, f"{metric.name} {_number(canary.value, metric)} is within its limits ({evidence})"
 
 
 def _shares(
@@ -158,13 +163,13 @@ def _broken(metric: MetricPlan, measurement: Measurement, bounds: Bounds) -> str
     return ""
 
 
-def _evidence(canary: Measurement) -> str:
+def _evidence(canary: Measurement, who: str) -> str:
     """Return what the verdict rests on."""
     requests = f"{canary.sample} request{'' if canary.sample == 1 else 's'}"
     if canary.value is not None and not canary.sample:
         requests = ""  # the sample is not known
     window = f"in {canary.seconds:.3g} s" if canary.seconds < 100 else f"in {canary.seconds:.0f} s"
-    return ", ".join(("canary", f"{requests} {window}".strip()))
+    return ", ".join((who, f"{requests} {window}".strip()))
 
 
 def _apart(value: float, limit: float, metric: MetricPlan) -> str:

@@ -1,4 +1,4 @@
-"""Which endpoint of an upstream: round robin, random, least request, hash.
+"""Which endpoint of an upstream: those in use at all, then round robin, random, least request, hash.
 
 A balancer is made for one list of endpoints and thrown away with it. Chance comes in as `point`, so that equal calls on
 equal balancers give equal answers.
@@ -27,6 +27,10 @@ class Endpoint(Protocol):
     @property
     def name(self) -> bytes:
         """Its identity, the same in every process: what `hash` goes by."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether its health lets it be used."""
 
 
 E = TypeVar("E", bound=Endpoint)
@@ -157,6 +161,17 @@ def _mixed(number: int) -> int:
     number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 & _MASK
     number = (number ^ number >> 27) * 0x94D049BB133111EB & _MASK
     return number ^ number >> 31
+
+
+def in_use(endpoints: Sequence[E], panic_percent: float) -> list[E]:
+    """Return those of `endpoints` that requests may go to: the usable ones, or all of them in a panic.
+
+    Where usable ones are left, but fewer than `panic_percent` of all, they could not carry the load alone: then health
+    counts for nothing. Where not a single one is left there is nothing to spare, and the answer is an empty list.
+    """
+    usable = [endpoint for endpoint in endpoints if endpoint.usable]
+    panic = 0 < len(usable) * 100 < panic_percent * len(endpoints)
+    return list(endpoints) if panic else usable
 
 
 def make(policy: str, endpoints: Sequence[E]) -> Balancer[E]:

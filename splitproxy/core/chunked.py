@@ -58,7 +58,7 @@ class ChunkedDecoder:
         return out, data[at:]
 
     def _keep(self, rest: bytes) -> None:
-        if len(rest) > self.limit:
+        if len(rest) > self.limit + 1:  # and the CR
             raise ValueError("a line of the chunked body is too long")
         if self._state == self._DATA_END and rest != b"\r":
             raise ValueError("a chunk is not followed by CRLF")

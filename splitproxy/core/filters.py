@@ -1,4 +1,4 @@
-"""Filters as small compiled objects over heads: header modifiers, redirects, rewrites (Gateway API HTTPRouteFilter)."""
+"""Filters as small compiled objects: header modifiers, redirects, rewrites (Gateway API HTTPRouteFilter), faults."""
 
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
@@ -142,6 +142,26 @@ class Rewrite:
         return path + b"?" + query if query else path
 
 
+class Fault:
+    """Delays or aborts some of the requests, to see what becomes of it."""
+
+    __slots__ = ("_aborts", "_delay", "_delays", "_status")
+
+    def __init__(self, delays: float, delay: float, aborts: float, status: int) -> None:
+        """Delay `delays` percent by `delay` seconds, answer `aborts` percent with `status`."""
+        self._delays, self._delay, self._aborts, self._status = delays, delay, aborts, status
+
+    def draw(self, delay_point: float, abort_point: float) -> tuple[float, int]:
+        """Return the seconds by which to delay a request, and the status to answer it with; 0: not at all.
+
+        Both points are random in [0, 1).
+        """
+        return (
+            self._delay if delay_point * 100.0 < self._delays else 0.0,
+            self._status if abort_point * 100.0 < self._aborts else 0,
+        )
+
+
 class Filters(NamedTuple):
     """The filters of one rule or backendRef, compiled; mirrors are left to the rule, which knows their names."""
 
@@ -150,6 +170,7 @@ class Filters(NamedTuple):
     rewrite: Rewrite | None = None
     redirect: Redirect | None = None
     mirrors: tuple[Plain, ...] = ()
+    fault: Fault | None = None
 
 
 NO_FILTERS: Final = Filters()
@@ -173,6 +194,8 @@ def compile_filters(plain: list[Plain], prefix: str) -> Filters:
                 found["redirect"] = _redirect(item["requestRedirect"], prefix)
             case "RequestMirror":
                 mirrors.append(item["requestMirror"])
+            case "Fault":
+                found["fault"] = _fault(item["fault"])
             case unknown:
                 raise ValueError(f"unknown filter type {unknown!r}")
     return Filters(**found, mirrors=tuple(mirrors))
@@ -184,6 +207,12 @@ def _modifier(plain: Plain) -> HeaderModifier:
         [(item["name"].encode(), item["value"].encode()) for item in plain["add"]],
         [name.encode() for name in plain["remove"]],
     )
+
+
+def _fault(plain: Plain) -> Fault:
+    delay = plain["delay"] or {"percent": 0, "duration": 0.0}
+    abort = plain["abort"] or {"percent": 0, "status": 0}
+    return Fault(delay["percent"], delay["duration"], abort["percent"], abort["status"])
 
 
 def _rewrite(plain: Plain, prefix: str) -> Rewrite:

@@ -93,8 +93,8 @@ class LiveSplit:
     """A split with a live share. It follows the cell; `rest`, the split as it is at rest, never changes."""
 
     __slots__ = (
-        *("_answer", "_at", "_cells", "_mirror", "_now", "_pairs", "_settled", "_twins", "_unfiltered", "affinity"),
-        *("cohorts", "mirrors", "name", "others", "plain", "primary", "rest", "units"),
+        *("_answer", "_area", "_at", "_cells", "_key", "_mirror", "_now", "_pairs", "_recalling", "_settled", "_twins"),
+        *("_unfiltered", "affinity", "cohorts", "mirrors", "name", "others", "plain", "primary", "rest", "units"),
     )
 
     mirrors: tuple[Mirror, ...]
@@ -133,6 +133,8 @@ class LiveSplit:
         self.cohorts = tuple(tuple(_test(plain, conditions) for plain in cohort) for cohort in owner["cohorts"])
         """The tests of each; one that a request passes makes it a member."""
         self._mirror, self._unfiltered = mirror, unfiltered
+        self._recalling = owner.get("tunnels") == "close"
+        self._area, self._key = area, owner["live"]
         slot = None if area is None else area.slot(owner["live"], take=False)
         self._cells: Sequence[int] | memoryview = _AT_REST
         self._at = 0
@@ -147,6 +149,30 @@ class LiveSplit:
         """Return the canary and the primary of the file, each with the role it has."""
         return self._pairs[swapped]
 
+    @property
+    def leading(self) -> Backend:
+        """The leaf in force of the upstream that has the role of the primary at present."""
+        now = self._now
+        return now.canary if now.traffic.swapped else now.primary
+
+    # --- what outlasts a share ---------------------------------------------------------------------------------------
+    def recalls(self, backend: Backend) -> bool:
+        """Return whether an upgraded connection to `backend` that begins now ends when the canary loses its share."""
+        return self._recalling and backend.upstream == self._pairs[False][0].upstream and not self.withdrawn
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether no request goes to the canary by its share or as a cohort's."""
+        traffic = decode(self._cells[self._at])
+        return not traffic.weight and not traffic.cohorts
+
+    @property
+    def present(self) -> bool:
+        """Whether the cell that is followed still is this rollout's."""
+        slot = None if self._area is None else self._area.slot(self._key, take=False)
+        return self._area is not None and slot is not None and self._area.place(slot) == self._at
+
+    # --- requests ----------------------------------------------------------------------------------------------------
     def membership(self, request: RequestView) -> int | None:
         """Return the first cohort, counted from 0, that the request belongs to; None: none."""
         for number, cohort in enumerate(self.cohorts):

@@ -66,7 +66,7 @@ class ResponseHead:
     has_date: bool
     upgrade: bytes
     sized: bool
-    """Whether it is a final answer whose length it says itself, in whatever way."""
+    """Whether it is a final answer, no 5xx, whose length it says itself, in whatever way: what nearly all are."""
     sent: bytes
     """As sent on where nothing is added; empty until it is first wanted. (A leaf: heads are shared, see below.)"""
 
@@ -136,7 +136,7 @@ def parse_response(raw: bytes) -> ResponseHead:  # noqa: C901, PLR0912, PLR0915 
         nominated = options - HARMLESS
         if nominated:
             head.cuts = merge_cuts(head.cuts, spans_of(low, line_end, nominated))
-    head.sized = head.content_length >= 0 and status >= 200 and status not in BODILESS
+    head.sized = head.content_length >= 0 and 200 <= status < 500 and status not in BODILESS
     return head
 
 

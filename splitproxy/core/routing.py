@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from splitproxy.core.filters import HeaderModifier, Plain, Redirect, Rewrite, compile_filters
+from splitproxy.core.filters import Fault, HeaderModifier, Plain, Redirect, Rewrite, compile_filters
 from splitproxy.core.live import Area
 from splitproxy.core.matching import Compiled, Conditions, Matcher, RequestView
 from splitproxy.core.owned import compile_live
+from splitproxy.core.retry import Repeats, compile_repeats
 from splitproxy.core.splitting import Mirror, Split, compile_split
 from splitproxy.core.targets import normalise
 
@@ -41,8 +42,8 @@ class Rule:
     """One rule of a route, compiled: all that the data plane does with a request that met it."""
 
     __slots__ = (
-        *("live", "mirrors", "name", "plain", "redirect", "request_modifier", "response_modifier", "rewrite", "route"),
-        *("split", "timeouts"),
+        *("fault", "live", "mirrors", "name", "plain", "redirect", "repeats", "request_modifier", "response_modifier"),
+        *("rewrite", "route", "split", "timeouts"),
     )
 
     plain: bool
@@ -61,12 +62,15 @@ class Rule:
         self.response_modifier: HeaderModifier | None = filters.response_modifier
         self.rewrite: Rewrite | None = filters.rewrite
         self.redirect: Redirect | None = filters.redirect
+        self.fault: Fault | None = filters.fault
         self.mirrors: tuple[Mirror, ...] = tuple(Mirror(series, mirror) for mirror in filters.mirrors)
         self.split: Split = compile_split(series, plain, prefix)
         """As it is at rest, where there is `live`."""
         self.live = compile_live(series, plain, prefix, self.split, conditions, area)
         """What decides instead of `split` where a rollout owns the rule, else None."""
         self.timeouts = timeouts
+        self.repeats: Repeats | None = compile_repeats(plain)
+        """Whether and how failed attempts are followed by others; None: never."""
         self.plain = not plain["filters"] and not any(ref["filters"] for ref in plain["backendRefs"])
 
     def __repr__(self) -> str:

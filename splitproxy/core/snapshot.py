@@ -6,16 +6,69 @@ compiles one segment per step. So neither side holds anything up for long, howev
 
 import marshal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from splitproxy.core.filters import Plain
+from splitproxy.core.health import HealthCheck, OutlierDetection
 from splitproxy.core.live import Area
 from splitproxy.core.routing import RouteTable, TableBuilder
 
 _SLICE: Final = 100
 """Parts (rules, matches, filters, backendRefs, upstreams, endpoints) in a segment: about 1 ms of work."""
 _LENGTH: Final = 4
+_UNLIMITED: Final = 315_360_000.0
+"""Seconds (ten years) that stand for a timeout which is off, so that who waits need not ask whether it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate with its chain, and the key that belongs to it, both as PEM."""
+
+    chain: str = field(repr=False)
+    key: str = field(repr=False)
+    names: tuple[str, ...] = ()
+    """What the certificate is for: DNS names, `*.` may stand for one label."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """How a listener speaks TLS."""
+
+    pairs: tuple[Pair, ...]
+    """The first is for clients that ask for no name, or for another."""
+    minimum: str
+    """The lowest version: 1.2 | 1.3."""
+    client_ca: str = field(repr=False)
+    """Whose client certificates are accepted, as PEM; empty: clients are not asked for one."""
+    client_required: bool
+    """Whether a client without a certificate is turned away."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """How connections to the endpoints of an upstream are encrypted."""
+
+    ca: str = field(repr=False)
+    """Whose certificates are accepted, as PEM; empty: those of the system's store."""
+    server_name: str
+    """What is asked for and what the certificate must be for; empty: the endpoint's host."""
+    pair: Pair | None
+    """What we prove ourselves with."""
+    verify: bool
+
+
+class ListenerPlan(NamedTuple):
+    """A listener as configured."""
+
+    name: str
+    address: str
+    tls: ServerTls | None = None
+    proxy_protocol: bool = False
+    trusted: tuple[str, ...] = ()
+    """Networks whose word about the client is taken."""
+    max_connections: int = 0
+    """In one worker; 0 is any number."""
 
 
 class EndpointPlan(NamedTuple):
@@ -38,6 +91,12 @@ class UpstreamPlan(NamedTuple):
     idle_timeout: float
     max_connections: int
     max_pending: int
+    health_check: HealthCheck | None
+    outliers: OutlierDetection | None
+    slow_start: float
+    panic_percent: float
+    tls: ClientTls | None = None
+    """None: endpoints are spoken to in clear."""
 
 
 class AccessLogPlan(NamedTuple):
@@ -49,7 +108,7 @@ class AccessLogPlan(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits on clients; sizes in bytes, times in seconds, 0 is off."""
+    """Limits on clients; sizes in bytes, times in seconds. Of `body_bytes` and `body_idle_timeout` 0 is off."""
 
     header_bytes: int
     header_count: int
@@ -69,8 +128,7 @@ class Snapshot:
 
     generation: int
     limits: Limits
-    listeners: tuple[tuple[str, str], ...]
-    """(name, address) of each."""
+    listeners: tuple[ListenerPlan, ...]
     access_log: AccessLogPlan | None
     workers: int
     upstreams: dict[str, UpstreamPlan]
@@ -189,15 +247,51 @@ def _snapshot(head: Plain, upstreams: dict[str, UpstreamPlan], table: RouteTable
             header_count=limits["headerCount"],
             uri_bytes=limits["uriBytes"],
             body_bytes=limits["bodyBytes"],
-            header_timeout=limits["headerTimeout"],
+            header_timeout=limits["headerTimeout"] or _UNLIMITED,
             body_idle_timeout=limits["bodyIdleTimeout"],
-            keep_alive_timeout=limits["keepAliveTimeout"],
+            keep_alive_timeout=limits["keepAliveTimeout"] or _UNLIMITED,
         ),
-        listeners=tuple((listener["name"], listener["address"]) for listener in head["listeners"]),
+        listeners=tuple(_listener(listener) for listener in head["listeners"]),
         access_log=None if log is None else AccessLogPlan(log["path"], log["format"]),
         workers=head["workers"],
         upstreams=upstreams,
         table=table,
+    )
+
+
+def _listener(plain: Plain) -> ListenerPlan:
+    tls = plain.get("tls")
+    return ListenerPlan(
+        name=plain["name"],
+        address=plain["address"],
+        tls=None
+        if tls is None
+        else ServerTls(
+            pairs=tuple(_pair(certificate) for certificate in tls["certificates"]),
+            minimum=tls["minVersion"],
+            client_ca=tls["clientCa"],
+            client_required=tls["clientAuth"] == "required",
+        ),
+        proxy_protocol=plain.get("proxyProtocol", False),
+        trusted=tuple(plain.get("trustedProxies", ())),
+        max_connections=plain.get("maxConnections", 0),
+    )
+
+
+def _pair(plain: Plain) -> Pair:
+    return Pair(plain["pem"]["chain"], plain["pem"]["key"], tuple(plain["names"]))
+
+
+def _client_tls(plain: Plain) -> ClientTls | None:
+    """Return how to encrypt; None: not at all. The endpoints of one upstream are all alike in this."""
+    if not any(endpoint["url"].startswith("https:") for endpoint in plain["endpoints"]):
+        return None
+    tls = plain["tls"]
+    return ClientTls(
+        ca=tls["ca"],
+        server_name=tls["serverName"] or "",
+        pair=None if tls["pem"] is None else Pair(tls["pem"]["chain"], tls["pem"]["key"]),
+        verify=not tls["insecureSkipVerify"],
     )
 
 
@@ -212,4 +306,35 @@ def _upstream(plain: Plain) -> UpstreamPlan:
         idle_timeout=pool["idleTimeout"],
         max_connections=pool["maxConnections"],
         max_pending=pool["maxPending"],
+        health_check=_health_check(plain["healthCheck"]),
+        outliers=_outliers(plain["outlierDetection"]),
+        slow_start=plain["slowStart"],
+        panic_percent=plain["panicThreshold"],
+        tls=_client_tls(plain),
+    )
+
+
+def _health_check(plain: Plain | None) -> HealthCheck | None:
+    if plain is None:
+        return None
+    return HealthCheck(
+        path=plain["path"],
+        host=plain["host"] or "",
+        statuses=tuple((int(text[:3]), int(text[-3:])) for text in plain["statuses"]),
+        interval=plain["interval"],
+        timeout=plain["timeout"],
+        healthy_threshold=plain["healthyThreshold"],
+        unhealthy_threshold=plain["unhealthyThreshold"],
+    )
+
+
+def _outliers(plain: Plain | None) -> OutlierDetection | None:
+    if plain is None:
+        return None
+    return OutlierDetection(
+        consecutive_errors=plain["consecutiveErrors"],
+        interval=plain["interval"],
+        base_ejection_time=plain["baseEjectionTime"],
+        max_ejection_time=plain["maxEjectionTime"],
+        max_ejection_percent=plain["maxEjectionPercent"],
     )

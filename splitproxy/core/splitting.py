@@ -11,13 +11,22 @@ the primary. What the rollout makes of it, `core/owned.py` adds.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from hashlib import blake2b
 from itertools import accumulate
 from math import log
 from typing import Any, Final
 
-from splitproxy.core.filters import NO_FILTERS, Filters, HeaderModifier, Plain, Redirect, Rewrite, compile_filters
+from splitproxy.core.filters import (
+    NO_FILTERS,
+    Fault,
+    Filters,
+    HeaderModifier,
+    Plain,
+    Redirect,
+    Rewrite,
+    compile_filters,
+)
 from splitproxy.core.matching import RequestView
 from splitproxy.core.stats import SERIES, Key
 
@@ -31,8 +40,8 @@ class Backend:
     """One upstream's place in a rule: its weight, its filters, and where its signals are counted."""
 
     __slots__ = (
-        *("key", "pool", "redirect", "request_modifier", "response_modifier", "rewrite", "role", "series", "units"),
-        *("upstream",),
+        *("fault", "key", "pool", "redirect", "request_modifier", "response_modifier", "rewrite", "role", "series"),
+        *("units", "upstream"),
     )
 
     upstream: str
@@ -45,6 +54,7 @@ class Backend:
     response_modifier: HeaderModifier | None
     rewrite: Rewrite | None
     redirect: Redirect | None
+    fault: Fault | None
     series: Any
     """Leaf, filled by the worker when first used: where its signals are counted; None before."""
     pool: Any
@@ -55,7 +65,7 @@ class Backend:
     ) -> None:
         self.upstream, self.units, self.role = upstream, units, role
         self.key = (SERIES, *series, upstream, role)
-        self.request_modifier, self.response_modifier, self.rewrite, self.redirect, _ = filters
+        self.request_modifier, self.response_modifier, self.rewrite, self.redirect, _, self.fault = filters
         self.series = None
         self.pool = None
 
@@ -146,8 +156,7 @@ class Split:
                 return backend, "override"
         if self._fixed is not None:
             return self._fixed
-        key = self.key(request, address) or fresh
-        if key and self._hasher is not None:
+        if self._hasher is not None and (key := self.key(request, address) or fresh):
             return self.by_hash(key), "key"
         return self._ordered[bisect_right(self._bounds, point)], "random"
 
@@ -167,8 +176,13 @@ class Split:
         hasher.update(key)
         if not self._rendezvous:
             return self._ordered[0 if int.from_bytes(hasher.digest(), "big") < self._limit else 1]
+        return self._nearest(hasher)
+
+    def _nearest(self, hasher: blake2b, left_out: Collection[Backend] = ()) -> Backend:
         best, least = self._ordered[0], float("inf")
         for label, backend in self._rendezvous:
+            if backend in left_out:
+                continue
             own = hasher.copy()
             own.update(label)
             number = int.from_bytes(own.digest(), "big") + 1
@@ -176,6 +190,26 @@ class Split:
             if score < least:
                 best, least = backend, score
         return best
+
+    @property
+    def leading(self) -> Backend | None:
+        """The primary; None: no backend has a weight."""
+        return next((backend for backend in self.backends if backend.role == "primary"), None)
+
+    def redraw(self, left_out: Collection[Backend], key: bytes | None, point: float) -> Backend | None:
+        """Return where a request goes while `left_out` are not to be had; None: nobody is left.
+
+        Only clients of those that are left out move, and the others have their shares in proportion.
+        """
+        left = [backend for backend in self._ordered if backend.units and backend not in left_out]
+        if len(left) < 2:
+            return left[0] if left else None
+        if key and self._hasher is not None:
+            hasher = self._hasher.copy()
+            hasher.update(key)
+            return self._nearest(hasher, left_out)
+        bounds = tuple(accumulate(backend.units for backend in left))
+        return left[bisect_right(bounds, point * bounds[-1])]
 
     def shares(self) -> list[tuple[Backend, float]]:
         """Return each backend's configured share in percent."""

@@ -95,7 +95,11 @@ REASON: Final = OUTCOME + len(OUTCOMES)
 DROP: Final = REASON + len(REASONS)
 REPLAYS: Final = DROP + len(DROPS)
 """Requests sent once more because a kept-alive connection turned out dead: invisible, no attempt of its own."""
-_SERIES_END: Final = REPLAYS + 1
+RETRIES: Final = REPLAYS + 1
+"""Attempts made because one before had failed, by the rule's policy. Failovers are counted by themselves."""
+FAILOVERS: Final = RETRIES + 1
+"""In a block of the kind `FAILOVER` alone: requests sent on to the primary after the canary had failed."""
+_SERIES_END: Final = FAILOVERS + 1
 
 # --- an endpoint block: (upstream, address, pool) --------------------------------------------------------------------
 ENDPOINT_ACTIVE: Final = 0
@@ -109,6 +113,16 @@ ENDPOINT_CONNECTS: Final = 4
 ENDPOINT_CONNECT_FAILURES: Final = 5
 ENDPOINT_PENDING: Final = 6
 """Gauge: requests waiting for a connection."""
+ENDPOINT_NAMED: Final = 7
+"""Gauge: 1 while the upstream has this endpoint."""
+ENDPOINT_UNHEALTHY: Final = 8
+"""Gauge: 1 while probes find it unhealthy."""
+ENDPOINT_EJECTED: Final = 9
+"""Gauge: 1 while it is ejected for its errors."""
+ENDPOINT_IN_USE: Final = 10
+"""Gauge: 1 while requests may go to it."""
+ENDPOINT_PANIC: Final = 11
+"""Gauge: 1 while they may only because too few others are left."""
 
 # --- a region --------------------------------------------------------------------------------------------------------
 BLOCK: Final = 512
@@ -137,16 +151,27 @@ OVERFLOWS: Final = 5
 ACCEPTED: Final = 6
 LOG_DROPS: Final = 7
 """Access log lines lost because the disk or pipe did not keep up."""
+TICKS: Final = 8
+"""Turns of the worker's clock, ten a second: by them the supervisor sees that its event loop does not stand still."""
+TURNED_AWAY: Final = 9
+"""Clients' connections that were one too many for their listener."""
 
 SERIES: Final = "series"
 ENDPOINT: Final = "endpoint"
+FAILOVER: Final = "failover"
+"""Kind of a block that counts failovers, in the cell `FAILOVERS`."""
 Key = tuple[str, ...]
-"""("series", route, rule, upstream, role), or ("endpoint", upstream, address, "mirror" for the mirrors' pool or "")."""
+"""("series", route, rule, upstream, role), ("endpoint", upstream, address, "mirror" for the mirrors' pool or ""), or
+("failover", route, from upstream, to upstream)."""
 OVERFLOW_KEY: Final[Key] = (SERIES, "", "", "", "none")
 """Block 0: requests that no route took, and whatever found the region full."""
 
-_SERIES_GAUGES: Final = (IN_FLIGHT,)
-_ENDPOINT_GAUGES: Final = (ENDPOINT_ACTIVE, ENDPOINT_IDLE, ENDPOINT_OPEN, ENDPOINT_PENDING)
+ENDPOINT_GAUGES: Final = (
+    *(ENDPOINT_ACTIVE, ENDPOINT_IDLE, ENDPOINT_OPEN, ENDPOINT_PENDING),
+    *(ENDPOINT_NAMED, ENDPOINT_UNHEALTHY, ENDPOINT_EJECTED, ENDPOINT_IN_USE, ENDPOINT_PANIC),
+)
+_GAUGES: Final[dict[str, tuple[int, ...]]] = {SERIES: (IN_FLIGHT,), ENDPOINT: ENDPOINT_GAUGES}
+"""Kind of a block -> those of its cells that mean nothing once their worker is gone."""
 
 
 class Region:
@@ -157,11 +182,16 @@ class Region:
         self._places: dict[Key, int] = {}
         for key, place in directory(cells):
             self._places[key] = place
-            for gauge in _SERIES_GAUGES if key[0] == SERIES else _ENDPOINT_GAUGES:
+            for gauge in _GAUGES.get(key[0], ()):
                 cells[place + gauge] = 0
         for gauge in (CONNECTIONS, LAG_NS):
             cells[gauge] = 0
         self.block(OVERFLOW_KEY)
+
+    def clear(self, place: int, gauges: Sequence[int]) -> None:
+        """Set these cells of the block at `place` to zero: what they say is there no more."""
+        for gauge in gauges:
+            self.cells[place + gauge] = 0
 
     def block(self, key: Key) -> int:
         """Return the index of the first cell of `key`'s block, taking one if it has none yet."""

@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-NAMES: Final = frozenset({"name", "target", "service", "route", "interval", "primary", "canary"})
+NAMES: Final = frozenset({"name", "namespace", "target", "service", "route", "interval", "primary", "canary"})
 """What may stand between the braces, beside `variables.` and the key of a variable."""
 
-_FOREIGN: Final = frozenset({"namespace", "ingress"})
+_FOREIGN: Final = frozenset({"ingress"})
 _TOKEN: Final = re.compile(r"\{\{(?P<inner>(?:(?!\{\{|\}\}).)*)(?P<end>\}\})?", re.DOTALL)
 _VARIABLE: Final = re.compile(r"variables\.[A-Za-z0-9._-]+")
 
@@ -33,6 +33,7 @@ def values(rollout: Mapping[str, Any], seconds: float, variables: Mapping[str, s
     """Return the value of every name for a query of `rollout`, in its plain form, over a window of `seconds`."""
     return {
         "name": rollout["name"],
+        "namespace": "",  # nobody has one here
         "target": rollout["canary"],
         "service": rollout["route"],
         "route": rollout["route"],

@@ -35,18 +35,18 @@ def ended(rollout: reports.Rollout | None) -> bool:
     return rollout is not None and rollout["attempt"] > 0 and rollout["phase"] in ENDED
 
 
-def complaints(figures: Figures, scenario: str) -> list[str]:
-    """Return why the scenario did not end as it must; empty when it did."""
+def complaints(figures: Figures, scenario: str, *, to_the_end: bool = True) -> list[str]:
+    """Return why the scenario did not end as it must, or not `to_the_end`, go as it must; empty when it did."""
     rollout = figures.rollout
     if rollout is None:
         return ["the proxy told nothing of the rollout"]
     found = []
     if not figures.seen.answered:
         found.append("no request was answered")
-    if rollout["phase"] != ENDS[scenario]:
+    if to_the_end and rollout["phase"] != ENDS[scenario]:
         reason = f" ({rollout['reason']})" if rollout["reason"] else ""
         found.append(f"the rollout is {rollout['phase']}{reason}, and should have become {ENDS[scenario]}")
-    elif scenario != GOOD and not rollout["reason"]:
+    elif to_the_end and scenario != GOOD and not rollout["reason"]:
         found.append("the rollout failed and does not say why")
     if scenario == GOOD:
         found += [f"{count} requests failed: {why}" for why, count in figures.seen.failures.most_common()]

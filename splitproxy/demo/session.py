@@ -41,6 +41,8 @@ class Wish:
     seed: int | None
     style: str
     """live | lines | json."""
+    brief: bool = False
+    """Whether the duration is the user's: then a rollout need not have come to its end."""
 
 
 async def play(wish: Wish) -> int:
@@ -91,9 +93,10 @@ def _judged(wish: Wish, figures: Figures, interrupted: bool) -> list[str]:
     """Return why it did not hold. A rollout that the user did not wait for is not held against anybody."""
     if wish.canary is not None:
         return complaints(figures, wish.canary)
-    if interrupted and not release.ended(figures.rollout):
+    waited = not (interrupted or wish.brief) or release.ended(figures.rollout)
+    if interrupted and not waited:
         return []
-    return release.complaints(figures, wish.scenario)
+    return release.complaints(figures, wish.scenario, to_the_end=waited)
 
 
 async def _perform(wish: Wish, scene: Stage, stop: asyncio.Event) -> Figures:

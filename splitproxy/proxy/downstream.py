@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 import struct
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, ClassVar, Final, cast
 
 from splitproxy.core.requests import check_partial, parse_request
 from splitproxy.errors import BadRequest, HeadTooLarge, ProxyError, RequestTimeout, TargetTooLong
@@ -14,16 +14,19 @@ from splitproxy.proxy.tunnel import Tunnel
 from splitproxy.proxy.upstream import WRITE_HIGH
 
 if TYPE_CHECKING:
+    from splitproxy.proxy.crowd import Crowd
     from splitproxy.proxy.service import Service
     from splitproxy.proxy.timers import Timed
 
 _RESET: Final = struct.pack("ii", 1, 0)
-_LINGER: Final = 2.0
+LINGER: Final = 2.0
 """Seconds that a client may go on sending after an early answer, so that a reset does not destroy that answer."""
-_EMPTY_LINES: Final = re.compile(rb"(?:\r\n){1,2}")
-_FIRST_WORD: Final = re.compile(
-    rb"\r?\n?|(?:\r\n){1,2}\r?|(?:\r\n){0,2}[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}(?: .*)?", re.DOTALL
-)
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
+_FIRST_WORD: Final = re.compile(rb"\r?|[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}(?: .*)?", re.DOTALL)
+_NOTHING: Final = (b"", b"\r")
+"""What is in the buffer while a head has not begun, an empty line perhaps."""
+_FIRST_BYTES: Final = 64
+"""So many decide whether it begins as a request does."""
 
 
 class Downstream(asyncio.Protocol):
@@ -36,6 +39,7 @@ class Downstream(asyncio.Protocol):
             "buffer",
             "closed",
             "congested",
+            "crowd",
             "deadline",
             "eof",
             "exchange",
@@ -43,13 +47,18 @@ class Downstream(asyncio.Protocol):
             "lingering",
             "next_look",
         ),
-        *("port", "reading", "service", "slot", "spare", "transport"),
+        *("patience", "port", "reading", "service", "slot", "spare", "transport", "unsent"),
     )
 
+    exchange_class: ClassVar[type[Exchange]] = Exchange
+    scheme: bytes = b"http"
+    """What the client speaks: http | https."""
     transport: asyncio.Transport
 
-    def __init__(self, service: "Service") -> None:
+    def __init__(self, service: "Service", crowd: "Crowd") -> None:
+        """`crowd` is who else came in at the same listener."""
         self.service = service
+        self.crowd = crowd
         self.exchange: Exchange | Tunnel | None = None
         self.spare: Exchange | None = None
         """One that is over and may serve the next request: making one costs as much as some of its steps."""
@@ -64,6 +73,10 @@ class Downstream(asyncio.Protocol):
         self.slot: set[Timed] | None = None
         self.closed = self.congested = self.eof = self.lingering = False
         self.reading = True
+        self.unsent = 0
+        """Bytes that waited for the client to take them when that was last looked at, after its last answer."""
+        self.patience = 0.0
+        """When it must have taken some of them."""
 
     # --- what the event loop does ------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -78,6 +91,21 @@ class Downstream(asyncio.Protocol):
         service.connected(self)
         self.deadline = service.wheel.now + service.limits.header_timeout
         service.wheel.watch(self)
+        crowd = self.crowd
+        crowd.inside += 1
+        if crowd.inside > crowd.limit:
+            self._turn_away(crowd)
+
+    def _turn_away(self, crowd: "Crowd") -> None:
+        """Tell one client too many so at once, whatever it may want, and close."""
+        service, self.crowd = self.service, crowd.leaving
+        service.turned_away()
+        error = crowd.turn_away()
+        if error is None:
+            self.transport.abort()
+            return
+        self.transport.write(error_answer(error, service.request_id(), service.date(), close=True))
+        self.linger()
 
     def data_received(self, data: bytes) -> None:
         """Read heads between requests; within one, its body."""
@@ -100,6 +128,7 @@ class Downstream(asyncio.Protocol):
         self.closed = True
         self.service.wheel.forget(self)
         self.service.disconnected(self)
+        self.crowd.inside -= 1
         if self.exchange is not None:
             self.exchange.on_client_gone()
 
@@ -125,19 +154,34 @@ class Downstream(asyncio.Protocol):
             return
         if self.exchange is not None:
             self.exchange.on_deadline(now)
-        elif self.lingering or self.congested:
-            self.transport.abort()
+        elif self.lingering or self.transport.is_closing():
+            self._see_off(now)
+        elif self.transport.get_write_buffer_size():  # an answer of which it has not taken all
+            self.linger()
         elif self.buffer:
             self.refuse(RequestTimeout("the head did not arrive in time"))
         else:
             self.transport.close()
-        if self.slot is None and not self.transport.is_closing():
+        if self.slot is None and not self.closed:
             self.service.wheel.watch(self)
+
+    def _see_off(self, now: float) -> None:
+        """Go on while the client takes what is left for it, however slowly; else end the connection."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and unsent < (self.unsent or unsent + 1):
+            self.unsent, self.patience = unsent, now + self.service.limits.keep_alive_timeout
+        if unsent and now < self.patience:
+            self.deadline = min(now + LINGER, self.patience)
+        elif unsent or self.transport.is_closing() or self.transport.can_write_eof():
+            self.transport.abort()
+        else:  # over TLS closing is a conversation, for which there is a time limit
+            self.transport.close()
+            self.deadline = now + 2 * LINGER
 
     # --- heads -------------------------------------------------------------------------------------------------------
     def read_head(self, data: bytes) -> None:
         """Take a head from the beginning of `data`; begin an exchange when it is whole."""
-        if data[:1] == b"\r":  # RFC 9112 §2.2: an empty line before a request is ignored
+        if data[:1] == b"\r":  # RFC 9112 §2.2: empty lines before a request are ignored
             found = _EMPTY_LINES.match(data)
             if found is not None:
                 data = data[found.end() :]
@@ -155,12 +199,12 @@ class Downstream(asyncio.Protocol):
             head = parse_request(data, limits.header_count, limits.uri_bytes)
         except ProxyError as error:
             self.buffer = data
-            self.refuse(error)
+            self.refuse(self._first_fault(data) or error)
             return
         self.buffer = b""
         exchange = self.spare
         if exchange is None:
-            exchange = Exchange(self)
+            exchange = self.exchange_class(self)
         else:
             self.spare = None
         self.exchange = exchange
@@ -170,12 +214,24 @@ class Downstream(asyncio.Protocol):
         service = self.service
         if len(data) > service.limits.header_bytes:
             raise self._too_large(data)
-        check_partial(data)
-        if not _FIRST_WORD.fullmatch(data):
-            raise BadRequest("this is not HTTP")
-        if data and not self.buffer:
+        known = 0 if self.buffer[:1] == b"\r" else len(self.buffer)  # empty lines may have been taken off the front
+        if fault := self._first_fault(data, known):
+            raise fault
+        if self.buffer in _NOTHING and data not in _NOTHING:
             self.set_deadline(service.wheel.now + service.limits.header_timeout)
         self.buffer = data
+
+    def _first_fault(self, data: bytes, known: int = 0) -> ProxyError | None:
+        """Return what is wrong with a head before its end is seen: of several faults the one that pieces would show.
+
+        In the first `known` bytes nothing is.
+        """
+        data = data[: self.service.limits.header_bytes]
+        try:
+            check_partial(data, known)
+        except BadRequest as error:
+            return error
+        return None if _FIRST_WORD.fullmatch(data[:_FIRST_BYTES]) else BadRequest("this is not HTTP")
 
     def _too_large(self, data: bytes) -> ProxyError:
         limits = self.service.limits
@@ -235,7 +291,7 @@ class Downstream(asyncio.Protocol):
         if self.buffer:
             # Not from here: a flood of pipelined requests that are answered at once would nest ever deeper.
             service.loop.call_soon(self._next)
-        elif self.eof or service.draining:
+        elif self.eof:
             self.transport.close()
 
     def _next(self) -> None:
@@ -268,11 +324,11 @@ class Downstream(asyncio.Protocol):
         if self.closed or self.transport.is_closing():  # after a reset nothing may follow, not even a FIN
             return
         self.buffer = b""
+        self.lingering, self.unsent = True, 0
         if self.eof:
             self.transport.close()
-            return
-        self.lingering = True
-        self.resume()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.set_deadline(self.service.wheel.now + _LINGER)
+        else:
+            self.resume()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+        self.set_deadline(self.service.wheel.now + LINGER)

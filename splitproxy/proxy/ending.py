@@ -1,5 +1,7 @@
 """How a request ends: early or late, in whatever way, exactly once, with one outcome, and one of each attempt."""
 
+from asyncio import TimerHandle
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
@@ -8,18 +10,16 @@ from splitproxy.core.requests import RequestHead
 from splitproxy.errors import (
     BadRequest,
     ClientGone,
+    InternalError,
     ProxyError,
-    QueueFull,
-    RequestDeadline,
-    RequestTimeout,
     UpstreamError,
-    UpstreamTimeout,
 )
-from splitproxy.proxy.answers import error_answer
+from splitproxy.proxy.answers import answer, error_answer
 from splitproxy.proxy.upload import Upload
 from splitproxy.proxy.upstream import Connection
 
 if TYPE_CHECKING:
+    from splitproxy.core.filters import Redirect
     from splitproxy.core.routing import Rule, Timeouts
     from splitproxy.core.splitting import Backend
     from splitproxy.proxy.downstream import Downstream
@@ -40,8 +40,8 @@ class Ending:
     __slots__ = (
         *("_attempt_deadline", "_request_deadline", "_waiting", "attempt_started", "attempts", "backend", "begun"),
         *("bytes_out", "connection", "downstream", "endpoint", "error", "finished", "head", "keep_alive", "method"),
-        *("reason", "request_id", "rule", "series", "service", "started", "status", "timed", "timeouts", "upload"),
-        *("upload_done",),
+        *("reason", "request_id", "rule", "series", "service", "started", "status", "timed", "timeouts", "timer"),
+        *("upload", "upload_done"),
     )
 
     downstream: "Downstream"
@@ -78,6 +78,8 @@ class Ending:
     """Whether its duration says something about the upstream: not so for event streams and tunnels."""
     _waiting: bool
     """For a connection."""
+    timer: TimerHandle | None
+    """What the request is held for: a back-off, or a fault."""
 
     @property
     def bytes_in(self) -> int:
@@ -96,6 +98,26 @@ class Ending:
         if deadline < downstream.next_look:
             self.service.wheel.watch(downstream)
 
+    def past_deadline(self, moment: float) -> bool:
+        """Return whether `timeouts.request` will have passed at that moment of the loop's clock."""
+        return bool(self._request_deadline) and moment >= self._request_deadline
+
+    def hold(self, seconds: float, then: Callable[[], None]) -> None:
+        """Go on with `then` in so many seconds, unless the request ends before."""
+        if not self.upload_done:
+            self.downstream.pause()
+        self._attempt_deadline = 0.0
+        self._expect_within(0.0)
+        self.timer = self.service.loop.call_later(seconds, self._go_on, then)
+
+    def _go_on(self, then: Callable[[], None]) -> None:
+        self.timer = None
+        try:
+            then()
+        except Exception:
+            self.service.log_bug("after a request was held")
+            self.refuse(InternalError("a defect of the proxy; its log has the details"))
+
     # --- how it may end early ----------------------------------------------------------------------------------------
     def on_client_eof(self) -> bool:
         """Take the client's half-close; return whether to keep its connection for the answer."""
@@ -113,35 +135,24 @@ class Ending:
             self._give_up(OUTCOME["client_gone"])
             self.finish()
 
-    def on_deadline(self, now: float) -> None:
-        """Time ran out for what was waited for."""
-        error: ProxyError
-        connection = self.connection
-        if self._request_deadline and now >= self._request_deadline:
-            error = RequestDeadline(f"no complete answer within {self.timeouts.request:g}s")
-        elif connection is None:
-            error = QueueFull("no connection became free in time")
-        elif self._attempt_deadline and now >= self._attempt_deadline:
-            error = UpstreamTimeout(f"no complete answer within {self.timeouts.backend_request:g}s")
-        elif not self.upload_done and not connection.paused and not self.begun:
-            error = RequestTimeout("the body did not arrive in time")
-        else:
-            error = UpstreamTimeout("the endpoint was silent for too long")
-        if connection is not None and isinstance(error, UpstreamTimeout):
-            self._end_attempt(OUTCOME[error.code])
-            connection.abandon()
-        self.refuse(error)
-
     def _give_up(self, outcome: int) -> None:
         """Drop the attempt under way, if any."""
         if self._waiting:
             self._waiting = False
             assert self.backend is not None
             self.backend.pool.give_up(self)
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        self.drop_attempt(outcome)
+
+    def drop_attempt(self, outcome: int) -> None:
+        """Count the attempt under way, if any, and give up its connection, unless that is back in its pool."""
         connection = self.connection
         if connection is not None:
             self._end_attempt(outcome)
-            connection.abandon()
+            if connection.user is not None:
+                connection.abandon()
 
     def refuse(self, error: ProxyError) -> None:
         """Answer with `error`; once the answer has begun, all that is left is to cut it off."""
@@ -161,6 +172,15 @@ class Ending:
         close, bodiless = not self.keep_alive, self.method == b"HEAD"
         data = error_answer(error, self.request_id, self.service.date(), close=close, bodiless=bodiless)
         self._answer(error.status, data)
+
+    def redirect(self, redirect: "Redirect") -> None:
+        """Answer with a redirect; the port it may name is the listener's (Gateway API, HTTPRequestRedirectFilter)."""
+        path, _, query = self.head.target.partition(b"?")
+        location = redirect.location(self.downstream.scheme, self.head.host, self.downstream.port, path, query)
+        self.keep_alive = self.keep_alive and self.upload_done
+        data = answer(redirect.status, b"Location: %b\r\n" % location, b"", self.service.date(), not self.keep_alive)
+        self._count_locally()
+        self._answer(redirect.status, data)
 
     def _count_locally(self) -> None:
         """Count the outcome as nobody's: what is ours is never charged to an upstream."""
@@ -196,6 +216,13 @@ class Ending:
         assert series is not None
         self.connection = None
         connection.endpoint.active -= 1
+        if outcome > SERVER_ERROR and self.status < 500:  # a 5xx was noticed when its head came
+            if outcome < OUTCOME["client_gone"]:
+                connection.endpoint.blame()
+            else:
+                connection.endpoint.excuse()
+        if self.attempts > 1:  # what upstreams do is judged by first attempts: later ones are a choice of ours
+            return
         counts = self.timed and outcome < OUTCOME["client_gone"]
         elapsed = perf_counter() - (self.attempt_started or self.started)
         series.attempt(outcome, elapsed if counts else None)

@@ -16,22 +16,27 @@ from splitproxy.core.headers import compose_request, compose_response, rebuild_r
 from splitproxy.core.requests import RequestHead
 from splitproxy.core.responses import ResponseHead
 from splitproxy.errors import (
+    ClientStalled,
     InternalError,
     NoBackend,
     NoRoute,
+    OutOfResources,
     ProxyError,
+    QueueFull,
+    RequestDeadline,
+    RequestTimeout,
     UpstreamError,
+    UpstreamTimeout,
 )
-from splitproxy.proxy.answers import answer
-from splitproxy.proxy.ending import OUTCOME, REASON_CELL, SERVER_ERROR, SUCCESS, Ending
+from splitproxy.proxy.drawing import draw_again
+from splitproxy.proxy.ending import OUTCOME, REASON_CELL, SERVER_ERROR, SUCCESS
 from splitproxy.proxy.filtering import filter_request
-from splitproxy.proxy.repeating import may_replay, replay
+from splitproxy.proxy.receiving import Receiving
+from splitproxy.proxy.repeating import injected, may_replay, repeated, replay
 from splitproxy.proxy.tunnel import open_tunnel
-from splitproxy.proxy.upload import Upload
 from splitproxy.proxy.upstream import HEAD, Connection
 
 if TYPE_CHECKING:
-    from splitproxy.core.filters import Redirect
     from splitproxy.core.routing import Rule
     from splitproxy.core.splitting import Backend
     from splitproxy.proxy.downstream import Downstream
@@ -39,10 +44,10 @@ if TYPE_CHECKING:
 _CODE_CELL: Final = tuple(stats.CODE + index for index in stats.CODE_INDEX)
 
 
-class Exchange(Ending):
+class Exchange(Receiving):
     """One request and its answer."""
 
-    __slots__ = ("_rechunk", "issued", "ordinary", "out", "replayed")
+    __slots__ = ("_rechunk", "failed_over", "held", "issued", "ordinary", "out", "replayed", "retries")
 
     ordinary: bool
     """Whether nothing about the request asks for more than relaying the answer as it comes."""
@@ -50,15 +55,20 @@ class Exchange(Ending):
     """The client id it was given, as a Set-Cookie line."""
     out: bytes
     """The request as sent, while it may have to be sent again."""
+    held: float
+    """Seconds of a fault by which the attempt is taken to have begun earlier."""
+    retries: int
+    failed_over: bool
 
     def __init__(self, downstream: "Downstream") -> None:
         """Set what the shortest way (`on_whole`) leaves as it is: after it an exchange serves another request."""
         self.downstream = downstream
         self.service = downstream.service
-        self.connection = self.upload = self.error = None
+        self.connection = self.upload = self.error = self.timer = None
         self.upload_done = self.timed = True
-        self._rechunk = self._waiting = self.replayed = False
-        self.attempt_started = 0.0
+        self._rechunk = self._waiting = self.replayed = self.failed_over = False
+        self.attempt_started = self.held = 0.0
+        self.retries = 0
         self.issued = b""
 
     # --- match, filter, split, mirror --------------------------------------------------------------------------------
@@ -113,6 +123,8 @@ class Exchange(Ending):
                 if out is None:
                     return
                 self.out = out
+                if (rule.fault or backend.fault) is not None and injected(self, rule.fault):
+                    return
             connection = backend.pool.lease(self, downstream.address)
             if connection is None:
                 self.wait()
@@ -140,16 +152,8 @@ class Exchange(Ending):
                 self.issued = split.cookie(fresh)
         if backend is None:
             raise NoBackend(f"rule {rule.name!r} of route {rule.route!r} has no backendRef with a weight")
-        return backend
-
-    def redirect(self, redirect: "Redirect") -> None:
-        """Answer with a redirect; the port it may name is the listener's (Gateway API, HTTPRequestRedirectFilter)."""
-        path, _, query = self.head.target.partition(b"?")
-        location = redirect.location(b"http", self.head.host, self.downstream.port, path, query)
-        self.keep_alive = self.keep_alive and self.upload_done
-        data = answer(redirect.status, b"Location: %b\r\n" % location, b"", self.service.date(), not self.keep_alive)
-        self._count_locally()
-        self._answer(redirect.status, data)
+        pool = backend.pool
+        return backend if pool is not None and pool.usable else draw_again(self, rule, backend)
 
     # --- lease, send -------------------------------------------------------------------------------------------------
     def wait(self) -> None:
@@ -166,8 +170,10 @@ class Exchange(Ending):
             connection.endpoint.upstream.released(connection.endpoint, connection)
             return
         self._waiting = False
-        self.attempt_started = perf_counter()
+        self.attempt_started = perf_counter() - self.held
         self.send(connection)
+        if self.downstream.congested:  # by interim responses of an attempt before
+            connection.pause()
 
     def send(self, connection: Connection) -> None:
         """Send on `connection` what there is of the request."""
@@ -179,6 +185,8 @@ class Exchange(Ending):
             self._attempt_deadline = self.service.loop.time() + timeouts.backend_request
         upload = self.upload
         if upload is not None:
+            if self.rule is not None and self.rule.repeats is not None:
+                upload.keep()
             self.out += upload.take_waiting()
         connection.user = self
         connection.mode = HEAD
@@ -189,60 +197,6 @@ class Exchange(Ending):
             self.out = b""
             self.downstream.resume()
             self._expect_within(self.service.limits.body_idle_timeout)
-
-    # --- the request's body ------------------------------------------------------------------------------------------
-    def _begin_upload(self, rest: bytes) -> bytes:
-        """Begin to take the body, if there is one; return what of `rest` follows it."""
-        head = self.head
-        if not head.chunked and not head.content_length:
-            return rest
-        self.upload_done = False
-        self.upload = upload = Upload(head, self.service.limits.body_bytes)
-        if rest:
-            data, rest = upload.feed(rest)
-            upload.waiting.append(data)
-            self.upload_done = upload.done
-        return rest
-
-    def on_client_data(self, data: bytes) -> None:
-        """Take bytes from the client: its body, or requests to come."""
-        downstream, upload = self.downstream, self.upload
-        if upload is not None and not self.upload_done:
-            try:
-                data, rest = upload.feed(data)
-            except ProxyError as error:
-                self.refuse(error)
-                return
-            self.upload_done = upload.done
-            connection = self.connection
-            if connection is None:
-                upload.waiting.append(data)
-                if not upload.done:
-                    downstream.pause()
-            else:
-                if data:
-                    connection.transport.write(data)
-                self._expect_within(self.timeouts.response_head if upload.done else self._body_patience())
-            data = rest
-        if data:
-            downstream.buffer += data
-            if len(downstream.buffer) > self.service.limits.header_bytes:
-                downstream.pause()
-
-    def _body_patience(self) -> float:
-        return self.timeouts.stream_idle if self.begun else self.service.limits.body_idle_timeout
-
-    def pause_upload(self) -> None:
-        """Stop reading the body: the endpoint does not keep up."""
-        if not self.upload_done:
-            self.downstream.pause()
-            self._expect_within(self.timeouts.stream_idle)
-
-    def resume_upload(self) -> None:
-        """Read the body again."""
-        if not self.upload_done:
-            self.downstream.resume()
-            self._expect_within(self._body_patience())
 
     # --- the answer --------------------------------------------------------------------------------------------------
     def on_interim(self, head: ResponseHead) -> None:
@@ -258,6 +212,9 @@ class Exchange(Ending):
             return
         sent = head.sent
         if not sent:
+            if head.status >= 400:  # never kept, so that every failure is looked at
+                self.on_response(head, [body] if body else [], [])
+                return
             sent = head.sent = compose_response(head, b"")
         data = sent + body
         self.downstream.transport.write(data)
@@ -278,6 +235,8 @@ class Exchange(Ending):
 
     def on_beginning(self, head: ResponseHead, body: memoryview) -> None:
         """Relay a head and the beginning of a body whose length it says, without copying the latter."""
+        if head.status >= 400 and repeated(self, head.status):
+            return
         data = self._answer_head(head, body=True)
         self.bytes_out += len(data) + len(body)
         self.downstream.transport.writelines((data, body))
@@ -285,7 +244,10 @@ class Exchange(Ending):
 
     def on_response(self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None) -> None:
         """Relay the head of the answer, with what has come of its body, in one write."""
-        if head.status == 101:
+        if head.status >= 400:
+            if repeated(self, head.status):
+                return
+        elif head.status == 101:
             self.status = head.status
             open_tunnel(self, head)
             return
@@ -371,21 +333,50 @@ class Exchange(Ending):
             self._end_attempt(SERVER_ERROR if self.status >= 500 else SUCCESS)
             self.finish()
 
-    def on_failure(self, error: UpstreamError) -> None:
+    def on_failure(self, error: UpstreamError | OutOfResources) -> None:
         """Replay, refuse or abort: no complete answer will come from this attempt."""
         if self.finished:
             return  # the client left while a connection was being opened: nobody waits for it
-        if self.connection is None:
+        if isinstance(error, OutOfResources):
+            self._waiting = False
+            self.refuse(error)
+        elif self.connection is None:
             self._waiting = False  # no connection could be made; the pool has taken its count down
             self.attempts += 1
-            if self.series is not None:
+            if self.series is not None and self.attempts == 1:
                 self.series.attempt(OUTCOME[error.code], None)
+            if repeated(self, 0, unsent=True):
+                return
         elif may_replay(self, error):
             replay(self)
             return
         else:
             self._end_attempt(OUTCOME[error.code])
+            if repeated(self, 0):
+                return
         self.refuse(error)
+
+    def on_deadline(self, now: float) -> None:
+        """Time ran out for what was waited for."""
+        error: ProxyError
+        connection = self.connection
+        if self._request_deadline and now >= self._request_deadline:
+            error = RequestDeadline(f"no complete answer within {self.timeouts.request:g}s")
+        elif connection is None:
+            error = QueueFull("no connection became free in time")
+        elif self._attempt_deadline and now >= self._attempt_deadline:
+            error = UpstreamTimeout(f"no complete answer within {self.timeouts.backend_request:g}s")
+        elif not self.upload_done and not connection.paused and not self.begun:
+            error = RequestTimeout("the body did not arrive in time")
+        elif self.downstream.congested:  # nothing is read from the endpoint, so its silence says nothing
+            error = ClientStalled("the client did not take its answer")
+        else:
+            error = UpstreamTimeout("the endpoint was silent for too long")
+        if connection is not None and isinstance(error, UpstreamTimeout):
+            connection.abandon()
+            self.on_failure(error)
+        else:
+            self.refuse(error)
 
     def pause_download(self) -> None:
         """Stop reading the answer: the client does not keep up."""

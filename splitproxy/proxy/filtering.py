@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from splitproxy.proxy.exchange import Exchange
 
 
-def filter_request(exchange: "Exchange", rule: "Rule", backend: "Backend") -> bytes | None:
+def filter_request(exchange: "Exchange", rule: "Rule", backend: "Backend", *, copies: bool = True) -> bytes | None:
     """Return the head to send to `backend` and start the rule's mirrors; None when a redirect has answered.
 
+    Not so with `copies` false: what is sent again is not mirrored again.
     Order of the Gateway API: the rule's filters first, which mirrored copies see too, then those of the backend.
     """
     if backend.redirect is not None:
@@ -30,10 +31,10 @@ def filter_request(exchange: "Exchange", rule: "Rule", backend: "Backend") -> by
     mirrors, live = rule.mirrors, rule.live
     if live is not None and backend is live.primary:
         mirrors += live.mirrors
-    if mirrors:
-        copies = start_copies(exchange, mirrors, rebuild_request(head, target, fields, lines))
+    if mirrors and copies:
+        started = start_copies(exchange, mirrors, rebuild_request(head, target, fields, lines))
         if exchange.upload is not None:
-            exchange.upload.start_copies(copies)
+            exchange.upload.start_copies(started)
     target = _rewrite(backend.rewrite, head.target, target, fields)
     if backend.request_modifier is not None:
         backend.request_modifier.apply(fields)

@@ -13,7 +13,7 @@ from splitproxy.core.fields import Field
 from splitproxy.core.headers import MIRROR_MARK, is_mirrored
 from splitproxy.core.requests import SAFE
 from splitproxy.core.responses import ResponseHead
-from splitproxy.errors import ProxyError, UpstreamError
+from splitproxy.errors import OutOfResources, ProxyError, UpstreamError
 from splitproxy.proxy.upstream import Connection
 
 if TYPE_CHECKING:
@@ -185,11 +185,14 @@ class Copy:
         self._series.add(stats.CODE + stats.CODE_INDEX[self.status])
         self._finish("5xx" if self.status >= 500 else "success")
 
-    def on_failure(self, error: UpstreamError) -> None:
+    def on_failure(self, error: UpstreamError | OutOfResources) -> None:
         """Count the failure. A copy is never sent twice."""
         if self._connection is None:
             self._waiting = False
-        self._finish(error.code)
+        if isinstance(error, UpstreamError):
+            self._finish(error.code)
+        else:
+            self._drop("no_endpoint")
 
     def on_deadline(self, now: float) -> None:
         """Give up: it took too long. Only an endpoint that has the whole request is to blame for that."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from splitproxy.core.snapshot import UpstreamPlan
-from splitproxy.proxy.pool import Address
+from splitproxy.proxy.pool import Address, Site
 
 INTERVAL: Final = 5.0
 FIRST_ANSWER: Final = 2.0
@@ -47,10 +47,17 @@ class Resolver:
             known += ((address, port, weight) for address in hosts)
         return known
 
-    def adopted_by(self, use: Callable[[list[Address]], None]) -> "Resolver":
-        """Report to `use` from now on; return self."""
+    def hosts(self) -> dict[Site, str]:
+        """Return for each address in use the host that it was found for: what TLS asks its certificate about."""
+        return {
+            (address, port): host
+            for host, port, _ in self.plan.endpoints
+            for address in ([host] if is_address(host) else self._answers.get(host, []))
+        }
+
+    def adopted_by(self, use: Callable[[list[Address]], None]) -> None:
+        """Report to `use` from now on."""
         self._use = use
-        return self
 
     async def start(self) -> None:
         """Resolve once, then for ever in the background."""

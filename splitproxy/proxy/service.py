@@ -3,17 +3,25 @@
 import asyncio
 import logging
 import os
+import resource
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
 from splitproxy.core import stats
+from splitproxy.core.health import Health
 from splitproxy.core.snapshot import Limits, Snapshot, UpstreamPlan
 from splitproxy.errors import ProxyError
 from splitproxy.proxy.access_log import AccessLog
-from splitproxy.proxy.pool import Address, Upstream
+from splitproxy.proxy.crowd import room
+from splitproxy.proxy.door import Door
+from splitproxy.proxy.encryption import context as encryption
+from splitproxy.proxy.pool import Address, Site, Upstream
+from splitproxy.proxy.probing import Prober
+from splitproxy.proxy.recalls import Recalls
 from splitproxy.proxy.resolver import Resolver
 from splitproxy.proxy.series import Series
 from splitproxy.proxy.timers import RESOLUTION, Wheel
+from splitproxy.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from splitproxy.proxy.downstream import Downstream
@@ -21,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("splitproxy.worker")
 WRITE_AFTER: Final = 0.01
 """Seconds for which finished requests are gathered before they are counted."""
+_FEW: Final = 48
+"""Descriptors that serve no connection, rather more than there are: listeners, logs, channels, memory, libraries."""
 _SWEEP_EVERY: Final = 10
 """Ticks between two looks at idle connections to endpoints."""
 
@@ -28,21 +38,40 @@ _SWEEP_EVERY: Final = 10
 class Route:
     """An upstream's two pools, traffic and mirrored copies, and the resolver that feeds both."""
 
-    __slots__ = ("mirrors", "resolver", "traffic")
+    __slots__ = ("_healths", "mirrors", "prober", "resolver", "traffic")
 
     def __init__(self, plan: UpstreamPlan, service: "Service") -> None:
-        self.traffic = Upstream(plan, service.region, service.loop, service.wheel)
-        self.mirrors = Upstream(plan, service.region, service.loop, service.wheel, "mirror")
-        self.resolver = Resolver(plan, self.use)
+        self._healths: dict[Site, Health] = {}
+        shared = (plan, service.region, service.loop, service.wheel, self._healths, self.arrange)
+        self.traffic = Upstream(*shared)
+        self.mirrors = Upstream(*shared, mirrors=True)
+        self.prober = Prober(self.arrange)
+        self.resolver = Resolver(plan, lambda _: None)  # until it is in force, nobody is probed or shown
+
+    def begin(self) -> None:
+        """Serve from now on."""
+        self.resolver.adopted_by(self.use)
+        self.use(self.resolver.addresses())
 
     def use(self, addresses: list[Address]) -> None:
         """Send traffic and copies to `addresses` from now on."""
-        self.traffic.use(self.resolver.plan, addresses)
-        self.mirrors.use(self.resolver.plan, addresses)
+        plan = self.resolver.plan
+        self.traffic.hosts = self.mirrors.hosts = hosts = self.resolver.hosts()
+        self.traffic.use(plan, addresses)
+        self.mirrors.use(plan, addresses)
+        for site in self._healths.keys() - {(host, port) for host, port, _ in addresses}:
+            del self._healths[site]
+        self.prober.watch(plan, self._healths, hosts)
+
+    def arrange(self) -> None:
+        """Divide traffic and copies anew: the health of an endpoint has changed."""
+        self.traffic.arrange()
+        self.mirrors.arrange()
 
     def retire(self) -> None:
         """Stop: no snapshot names this upstream any more."""
         self.resolver.stop()
+        self.prober.stop()
         self.traffic.retire()
         self.mirrors.retire()
 
@@ -50,10 +79,13 @@ class Route:
 class Prepared:
     """A snapshot ready to be put in force, with what it needs that is not there yet."""
 
-    __slots__ = ("access_log", "fresh", "snapshot")
+    __slots__ = ("access_log", "doors", "fresh", "snapshot")
 
-    def __init__(self, snapshot: Snapshot, fresh: dict[str, Route], access_log: AccessLog | None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, doors: dict[str, Door], fresh: dict[str, Route], access_log: AccessLog | None
+    ) -> None:
         self.snapshot = snapshot
+        self.doors = doors
         self.fresh = fresh
         """Routes to upstreams that are new, or whose endpoints differ from those in force."""
         self.access_log = access_log
@@ -76,7 +108,13 @@ class Service:
         self.access_log: AccessLog | None = None
         self.draining = False
         self.connections: set[Downstream] = set()
+        self.doors: dict[str, Door] = {}
+        """Address -> how connections come in there, at present."""
         self.accepted = 0
+        self.room = room(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        """Descriptors that may be in use when one more client is accepted."""
+        self.recalls = Recalls()
+        self._in_use_elsewhere = _FEW
         self.idle = asyncio.Event()
         """Set while no client is connected."""
         self.idle.set()
@@ -98,14 +136,20 @@ class Service:
 
     # --- configuration -----------------------------------------------------------------------------------------------
     async def prepare(self, snapshot: Snapshot) -> Prepared:
-        """Make ready what `snapshot` needs; nothing that serves is touched. Raises OSError (access log)."""
+        """Make ready what `snapshot` needs; nothing that serves is touched. Raises OSError (access log), TlsError."""
         fresh = {}
         for name, plan in snapshot.upstreams.items():
             route = self._routes.get(name)
             if route is None or route.resolver.plan != plan:
+                if plan.tls is not None:
+                    await self.loop.run_in_executor(None, encryption, plan.tls)
                 fresh[name] = Route(plan, self)
         await asyncio.gather(*(route.resolver.start() for route in fresh.values()))
-        return Prepared(snapshot, fresh, self._open_log(snapshot))
+        return Prepared(snapshot, self._new_doors(snapshot), fresh, self._open_log(snapshot))
+
+    def _new_doors(self, snapshot: Snapshot) -> dict[str, Door]:
+        known = {address: door for address, door in self.doors.items() if door.plan in snapshot.listeners}
+        return {plan.address: known.get(plan.address) or Door(plan) for plan in snapshot.listeners}
 
     def _open_log(self, snapshot: Snapshot) -> AccessLog | None:
         if snapshot.access_log is None:
@@ -122,17 +166,18 @@ class Service:
             known = self._routes.get(name)
             if known is None:
                 self._routes[name] = route
-                route.use(route.resolver.addresses())
+                route.begin()
             else:  # the pools stay, with whatever connections still lead to an endpoint of the new plan
                 known.resolver.stop()
-                known.resolver = route.resolver.adopted_by(known.use)
-                known.use(known.resolver.addresses())
+                known.resolver = route.resolver
+                known.begin()
         for name in self._routes.keys() - snapshot.upstreams.keys():
             self._routes.pop(name).retire()
         before, self.access_log = self.access_log, prepared.access_log
         if before is not None and before is not self.access_log:
             before.close()
         self.limits = snapshot.limits
+        self.doors = prepared.doors
         self.snapshot = snapshot
         self.cells[stats.GENERATION] = snapshot.generation
 
@@ -164,6 +209,12 @@ class Service:
                 self.loop.call_later(WRITE_AFTER, self._write_series)
             self._changed.append(series)
 
+    def write_signals(self) -> None:
+        """Write now what has been gathered: the process ends."""
+        self._write_series()
+        self.cells[stats.ACCEPTED] += self.accepted
+        self.accepted = 0
+
     def _write_series(self) -> None:
         changed, self._changed = self._changed, []
         for series in changed:
@@ -183,11 +234,28 @@ class Service:
         if not self.connections:
             self.idle.set()
 
+    def turned_away(self) -> None:
+        """Count a client's connection that was one too many for its listener."""
+        self.cells[stats.TURNED_AWAY] += 1
+
+    @property
+    def short_of_descriptors(self) -> bool:
+        """Whether so many descriptors are in use that no further client should be accepted for now."""
+        return len(self.connections) + self._in_use_elsewhere >= self.room
+
     def drain(self) -> None:
         """Close what is idle; everything else closes when its request is done."""
         self.draining = True
         for downstream in list(self.connections):
             downstream.drain()
+
+    def cut(self) -> None:
+        """End what is left: tunnels with a close, requests with a reset, so that no answer looks whole that is not."""
+        for downstream in list(self.connections):
+            if isinstance(downstream.exchange, Tunnel):
+                downstream.exchange.on_deadline(self.wheel.now)
+            else:
+                downstream.reset()
 
     # --- small things ------------------------------------------------------------------------------------------------
     def request_id(self) -> bytes:
@@ -226,14 +294,20 @@ class Service:
         cells[stats.ACCEPTED] += self.accepted
         self.accepted = 0
         self._ticks += 1
+        cells[stats.TICKS] = self._ticks
         if self.access_log is not None:
             self.access_log.flush()
             cells[stats.LOG_DROPS] += self.access_log.take_dropped()
+        if self.recalls.tunnels:
+            self.recalls.look()
         if self._ticks % _SWEEP_EVERY == 0:
+            opened = 0
             for route in self._routes.values():
                 for upstream in (route.traffic, route.mirrors):
                     upstream.sweep(now)
-                    upstream.report(cells)
+                    upstream.report()
+                    opened += upstream.opened
+            self._in_use_elsewhere = _FEW + opened
         try:
             self.wheel.tick(now)
         except Exception:

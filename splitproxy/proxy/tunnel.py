@@ -1,6 +1,6 @@
 """Upgraded connections: bytes both ways, with back-pressure, half-closes and an idle limit (RFC 9110 §7.8)."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from splitproxy.core.headers import compose_response
 from splitproxy.core.responses import ResponseHead
@@ -9,6 +9,9 @@ from splitproxy.proxy.upstream import Connection
 
 if TYPE_CHECKING:
     from splitproxy.proxy.exchange import Exchange
+
+FLUSH: Final = 30.0
+"""Seconds that an endpoint has to take what was sent to it before its tunnel ended."""
 
 
 def open_tunnel(exchange: "Exchange", head: ResponseHead) -> None:
@@ -23,7 +26,12 @@ def open_tunnel(exchange: "Exchange", head: ResponseHead) -> None:
     data = compose_response(head, b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
     exchange.bytes_out += len(data)
     exchange.downstream.transport.write(data)
-    Tunnel(exchange, connection, exchange.timeouts.tunnel_idle).open()
+    tunnel = Tunnel(exchange, connection, exchange.timeouts.tunnel_idle)
+    rule, backend = exchange.rule, exchange.backend
+    assert rule is not None
+    assert backend is not None
+    exchange.service.recalls.take(tunnel, rule, backend)
+    tunnel.open()
 
 
 class Tunnel:
@@ -38,11 +46,14 @@ class Tunnel:
         "_idle",
         "keep_alive",
         "method",
+        "recall",
         "upload_done",
     )
 
     def __init__(self, exchange: "Exchange", connection: Connection, idle: float) -> None:
         self.keep_alive = False
+        self.recall: set[Tunnel] | None = None
+        """Those that are called back together with this one; None: it is not."""
         self._exchange = exchange
         self._connection = connection
         self._idle = idle
@@ -72,7 +83,7 @@ class Tunnel:
         """Pass the client's half-close on."""
         self._client_ended = True
         if self._endpoint_ended:
-            self._close()
+            self.close()
             return False
         transport = self._connection.transport
         if not transport.is_closing() and transport.can_write_eof():
@@ -81,7 +92,7 @@ class Tunnel:
 
     def on_client_gone(self) -> None:
         """The client's connection is lost: so is the endpoint's."""
-        self._close()
+        self.close()
 
     def pause_download(self) -> None:
         """Stop reading from the endpoint."""
@@ -93,7 +104,7 @@ class Tunnel:
 
     def on_deadline(self, now: float) -> None:
         """Nothing moved for too long."""
-        self._close()
+        self.close()
 
     # --- the endpoint's side -----------------------------------------------------------------------------------------
     def on_tunnel(self, data: bytes) -> None:
@@ -109,9 +120,11 @@ class Tunnel:
         self._endpoint_ended = True
         downstream = self._exchange.downstream
         if self._client_ended or self._connection.relay is None or downstream.closed:
-            self._close()
+            self.close()
         elif downstream.transport.can_write_eof():
             downstream.transport.write_eof()
+        else:  # TLS cannot end one side alone, and nobody takes what the client might still say
+            self.close()
 
     def pause_upload(self) -> None:
         """Stop reading from the client."""
@@ -126,14 +139,20 @@ class Tunnel:
         downstream = self._exchange.downstream
         downstream.set_deadline(downstream.service.wheel.now + (self._idle or 86_400.0))
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End both sides; what is on its way has a while to arrive."""
         exchange = self._exchange
         if exchange.finished:
             return
+        if self.recall is not None:
+            self.recall.discard(self)
         downstream, connection = exchange.downstream, self._connection
         connection.relay = None
-        if not connection.transport.is_closing():
-            connection.transport.close()
+        transport = connection.transport
+        if not transport.is_closing():
+            transport.close()
+        if transport.get_write_buffer_size():  # for an endpoint that may never read it
+            exchange.service.loop.call_later(FLUSH, transport.abort)
         exchange.close_tunnel(self._bytes_out)
         if not downstream.closed:
             downstream.transport.close()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from splitproxy.core.chunked import ChunkedDecoder, chunk, last_chunk
 from splitproxy.core.requests import RequestHead
+from splitproxy.core.retry import KEPT_BYTES
 from splitproxy.errors import BadRequest, BodyTooLarge
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 class Upload:
     """A request's body, framed as the client framed it: by length, or chunked (and then chunked anew)."""
 
-    __slots__ = ("_decoder", "_left", "_limit", "_payload", "copies", "done", "size", "waiting")
+    __slots__ = ("_decoder", "_left", "_limit", "_payload", "copies", "done", "kept", "size", "taken", "waiting")
 
     def __init__(self, head: RequestHead, limit: int) -> None:
         """Begin; `limit` in bytes, 0 for none. Raises BodyTooLarge."""
@@ -29,6 +30,10 @@ class Upload:
         """Bytes so far, chunk framing included."""
         self.waiting: list[bytes] = []
         """What has come but has no connection yet to go to."""
+        self.taken = False
+        """Whether some of it may have gone to an endpoint."""
+        self.kept: list[bytes] | None = None
+        """All of it so far, while it may have to be sent again."""
         self.copies: Sequence[Copy] = ()
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
@@ -43,6 +48,10 @@ class Upload:
         else:
             data, rest = self._rechunk(self._decoder, data)
         self.size += len(data)
+        if self.kept is not None:
+            self.kept.append(data)
+            if not self._is_small():
+                self.kept = None
         if data:
             for copy in self.copies:
                 copy.write(data)
@@ -79,7 +88,27 @@ class Upload:
         for copy in self.copies:
             copy.cut()
 
+    # --- to be sent again --------------------------------------------------------------------------------------------
+    def _is_small(self) -> bool:
+        return (self.size + self._left if self._decoder is None else self._payload) <= KEPT_BYTES
+
+    def keep(self) -> None:
+        """Keep the body from now on, if it is small; before any of it is sent."""
+        if not self.taken and self._is_small():
+            self.kept = list(self.waiting)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the body is small and all that has come of it is still known."""
+        return self.kept is not None if self.taken else self._is_small()
+
+    def rewind(self) -> None:
+        """Have all of it wait again, for another endpoint."""
+        if self.kept is not None:
+            self.waiting = list(self.kept)
+
     def take_waiting(self) -> bytes:
         """Return what waits, to be sent now."""
+        self.taken = True
         waiting, self.waiting = self.waiting, []
         return b"".join(waiting)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from splitproxy.core.chunked import ChunkedDecoder
 from splitproxy.core.fields import Field
 from splitproxy.core.responses import BODILESS, KNOWN_BYTES, ResponseHead, parse_known, parse_response
-from splitproxy.errors import UpstreamError, UpstreamProtocolError, UpstreamReset
+from splitproxy.errors import OutOfResources, UpstreamError, UpstreamProtocolError, UpstreamReset
+from splitproxy.proxy.encryption import whole
 
 if TYPE_CHECKING:
     from splitproxy.proxy.pool import Endpoint
@@ -52,7 +53,7 @@ class User(Protocol):
     def on_end(self, trailers: list[Field]) -> None:
         """Take note that the response is complete. The connection is no longer the user's."""
 
-    def on_failure(self, error: UpstreamError) -> None:
+    def on_failure(self, error: UpstreamError | OutOfResources) -> None:
         """Take note that no (complete) response will come. The connection is no longer the user's."""
 
     def pause_upload(self) -> None:
@@ -176,11 +177,12 @@ class Connection(asyncio.Protocol):
         """Take the endpoint's end of stream: the regular end of a body that has no length."""
         user = self.user
         if user is not None and self.mode == UNTIL_EOF:
-            self._complete()
-            user.on_end([])
+            if whole(self.transport):  # else the user is told of a failure when the connection is lost
+                self._complete()
+                user.on_end([])
         elif self.relay is not None:
             self.relay.on_tunnel_end()
-            return True
+            return self.transport.can_write_eof()
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -245,6 +247,8 @@ class Connection(asyncio.Protocol):
             self._read_interim(user, head, rest)
         else:
             self._keep = not head.close
+            if head.status >= 500:
+                self.endpoint.blame(over=False)
             self._begin_body(user, head, rest)
 
     def _begin_body(self, user: User, head: ResponseHead, rest: bytes) -> None:
@@ -261,13 +265,21 @@ class Connection(asyncio.Protocol):
             user.on_response(head, None, [])
         elif head.chunked:
             self._begin_chunked(user, head, rest)
-        elif head.content_length >= 0:  # bytes that no response accounts for: never reuse such a connection
-            self._keep = False
-            self._complete()
-            user.on_response(head, [rest[: head.content_length]], [])
+        elif head.content_length >= 0:
+            self._begin_length(user, head, rest)
         else:
             self.mode, self._keep = UNTIL_EOF, False
             user.on_response(head, [rest] if rest else [], None)
+
+    def _begin_length(self, user: User, head: ResponseHead, rest: bytes) -> None:
+        left = head.content_length - len(rest)
+        if left > 0:
+            self.mode, self._left = LENGTH, left
+            user.on_beginning(head, memoryview(rest))
+            return
+        self._keep = self._keep and not left  # bytes that no response accounts for: never reuse such a connection
+        self._complete()
+        user.on_whole(head, rest[: head.content_length])
 
     def _begin_chunked(self, user: User, head: ResponseHead, rest: bytes) -> None:
         self.mode = CHUNKED

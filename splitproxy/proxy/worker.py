@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import math
 import mmap
 import os
 import resource
@@ -14,11 +15,12 @@ from collections.abc import Callable
 
 import uvloop
 
-from splitproxy.channel import RELEASE_SECONDS, Channel, Message
+from splitproxy.channel import POLITE_SECONDS, Channel, Message
 from splitproxy.core import live, stats
 from splitproxy.core.snapshot import Loader, Snapshot
-from splitproxy.proxy.downstream import Downstream
+from splitproxy.proxy.door import Entrance
 from splitproxy.proxy.service import Prepared, Service
+from splitproxy.tls import overlook_invalid_names
 
 log = logging.getLogger("splitproxy.worker")
 
@@ -36,7 +38,7 @@ class Worker:
         self._area = area
         self._supervisor = supervisor
         self._control: Channel | None = None
-        self._servers: dict[str, tuple[asyncio.Server, socket.socket]] = {}
+        self._entrances: dict[str, Entrance] = {}
         self._preparing: dict[int, asyncio.Task[Prepared | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._queue: asyncio.Queue[tuple[Message, list[int]]] = asyncio.Queue()
@@ -75,55 +77,75 @@ class Worker:
         self._queue.put_nowait((message, fds))
 
     async def _obey_supervisor(self) -> None:
-        while True:
-            message, fds = await self._queue.get()
-            match message["type"]:
-                case "snapshot":
-                    try:
-                        self.service.commit(await self.service.prepare(await self._load(fds[0])))
-                    except Exception:
-                        log.exception("cannot serve the snapshot in force")
-                        self.failed = True
-                        self.ended.set()
-                case "listener":
-                    await self._listen(message["address"], socket.socket(fileno=fds[0]))
-                case "release":
-                    self._spawn(self._release(message["address"]))
-                case "control":
-                    self._meet_control(Channel.from_fd(fds[0]))
-                case "reopen":
-                    if self.service.access_log is not None:
-                        self.service.access_log.reopen()
-                case "drain":
-                    self._spawn(self._drain())
-                case unknown:
-                    log.error("the supervisor sent a message of unknown type %r", unknown)
+        """Do what it says. What cannot be done ends the process: one that is half alive would not be replaced."""
+        message: Message = {}
+        try:
+            while True:
+                message, fds = await self._queue.get()
+                await self._obey(message, fds)
+        except Exception:
+            log.exception("cannot do what the supervisor says: %s", message["type"])
+            self.failed = True
+            self.ended.set()
+
+    async def _obey(self, message: Message, fds: list[int]) -> None:
+        match message["type"]:
+            case "snapshot":
+                await self._serve(await self.service.prepare(await self._load(fds[0])))
+            case "listener":
+                await self._listen(message["address"], socket.socket(fileno=fds[0]))
+            case "release":
+                self._spawn(self._release(message["address"]))
+            case "control":
+                self._meet_control(Channel.from_fd(fds[0]))
+            case "reopen":
+                if self.service.access_log is not None:
+                    self.service.access_log.reopen()
+            case "leaving":
+                self.service.draining = True
+            case "drain":
+                self._spawn(self._drain(message["seconds"]))
+            case unknown:
+                log.error("the supervisor sent a message of unknown type %r", unknown)
+
+    async def _serve(self, prepared: Prepared) -> None:
+        self.service.commit(prepared)
+        for entrance in list(self._entrances.values()):
+            await entrance.adapt()
 
     async def _listen(self, address: str, sock: socket.socket) -> None:
-        server = await self._loop.create_server(lambda: Downstream(self.service), sock=sock, backlog=4096)
-        self._servers[address] = (server, sock)
+        entrance = self._entrances[address] = Entrance(self.service, address, sock)
+        await entrance.open()
 
     async def _release(self, address: str) -> None:
-        """Accept what is queued, and what completes its handshake within a moment; then close (see supervisor)."""
-        server, sock = self._servers.pop(address)
-        await asyncio.sleep(RELEASE_SECONDS)
-        duplicate = sock.dup()
-        server.close()
-        duplicate.setblocking(False)
-        while True:
-            try:
-                connection, _ = duplicate.accept()
-            except OSError:
-                break
-            await self._loop.connect_accepted_socket(lambda: Downstream(self.service), connection)
-        duplicate.close()
+        await self._entrances.pop(address).release()
 
-    async def _drain(self) -> None:
+    async def _drain(self, seconds: float) -> None:
+        """Finish every request, but none for longer than `seconds`; 0 is no limit.
+
+        An idle connection is not closed at once: what its client may be sending at this moment would be lost.
+        """
         self.service.draining = True
-        await asyncio.gather(*(self._release(address) for address in list(self._servers)))
-        self.service.drain()
-        await self.service.idle.wait()
+        end = self._loop.time() + (seconds or math.inf)
+        await asyncio.gather(*(self._release(address) for address in list(self._entrances)))
+        if not await self._idle(min(POLITE_SECONDS, end - self._loop.time())):
+            self.service.drain()
+            if not await self._idle(end - self._loop.time()):
+                log.warning(
+                    "%d connection(s) were in use after %g s and are cut", len(self.service.connections), seconds
+                )
+                self.service.cut()
+                await self._idle(POLITE_SECONDS)
         self.ended.set()
+
+    async def _idle(self, seconds: float) -> bool:
+        """Wait until no client is connected, at most `seconds`; say whether that is so."""
+        try:
+            async with asyncio.timeout(max(seconds, 0.0) if seconds < math.inf else None):
+                await self.service.idle.wait()
+        except TimeoutError:
+            return False
+        return True
 
     # --- control's word ----------------------------------------------------------------------------------------------
     def _meet_control(self, channel: Channel) -> None:
@@ -166,7 +188,7 @@ class Worker:
     async def _commit(self, generation: int) -> None:
         prepared = await self._preparing.pop(generation)
         if prepared is not None:
-            self.service.commit(prepared)
+            await self._serve(prepared)
             self._tell({"type": "committed", "generation": generation})
 
     async def _forget(self, generation: int) -> None:
@@ -200,7 +222,8 @@ def main() -> int:
     for name in ("--channel", "--stats", "--slot"):
         parser.add_argument(name, type=int, required=True)
     options = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to the whole group: the supervisor decides
+    # Sent to the whole group, some of them: the supervisor decides.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -208,6 +231,7 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Young objects die by reference count; what survives is mostly the snapshot. Look for cycles rarely.
     gc.set_threshold(50_000, 50, 1_000)
+    overlook_invalid_names()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(options.channel, options.stats, options.slot))
 
@@ -221,6 +245,7 @@ async def _serve(channel: int, stats_fd: int, slot: int) -> int:
     gc.freeze()
     worker = Worker(Channel.from_fd(channel), Service(region, asyncio.get_running_loop()), slot, area)
     await worker.ended.wait()
+    worker.service.write_signals()
     if worker.service.access_log is not None:
         worker.service.access_log.close()
     return 1 if worker.failed else 0

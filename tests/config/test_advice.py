@@ -63,14 +63,28 @@ def test_a_rule_without_a_usable_weight_is_a_warning(load_text, good, inside, pa
     assert any(place == path and message in said for place, said in found)
 
 
+@pytest.mark.parametrize(
+    ("inside", "paths"),
+    [
+        ("{backendRefs: [{name: a}], split: {failover: true}}", ["routes[0].rules[0].split.failover"]),
+        ("{backendRefs: [{name: a}, {name: b}], split: {failover: true}}", []),
+        ("{backendRefs: [{name: a}], split: {failover: true, overrides: [{header: x, value: y, upstream: b}]}}", []),
+    ],
+)
+def test_failover_without_another_upstream_is_a_warning(load_text, good, inside, paths):
+    other = "{backendRefs: [{name: b}], matches: [{method: GET}]}"
+    found = advice(load_text, good + f"routes: [{{name: r, rules: [{inside}, {other}]}}]")
+    assert [path for path, message in found if "fail over" in message] == paths
+
+
 def test_a_redirect_needs_no_weight(load_text):
     text = "listeners: [{address: ':80'}]\nroutes: [{name: r, rules: [{filters: [{type: RequestRedirect, "
     assert advice(load_text, text + "requestRedirect: {scheme: https}}]}]}]") == []
 
 
-def test_an_admin_api_that_others_can_reach_is_a_warning(load_text, good):
-    found = advice(load_text, good + "admin: {address: ':9900'}")
-    assert any(path == "admin.address" and "no password" in message for path, message in found)
+def test_an_admin_api_that_is_open_to_others_is_a_warning(load_text, good):
+    found = advice(load_text, good + "admin: {address: ':9900', insecure: true}")
+    assert any(path == "admin.insecure" and "anybody" in message for path, message in found)
 
 
 def test_an_upstream_that_is_this_proxy_is_a_warning(load_text):

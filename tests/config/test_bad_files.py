@@ -125,6 +125,61 @@ CASES = [
         "give the admin API another address",
     ),
     (document(probes=" {address: «'127.0.0.1:9900'}"), "probes.address", "127.0.0.1:9900 and 127.0.0.1:9900 of", ""),
+    # health
+    (
+        document(upstreams=" [{name: a, endpoints: ['http://x:1'], healthCheck: «{interval: 1s}}]"),
+        "upstreams[0].healthCheck.path",
+        "the key 'path' is missing",
+        "",
+    ),
+    (
+        document(upstreams=" [{name: a, endpoints: ['http://x:1'], healthCheck: {path: «healthz}}]"),
+        "upstreams[0].healthCheck.path",
+        "a path begins with '/'",
+        "write '/healthz'",
+    ),
+    (
+        document(upstreams=" [{name: a, endpoints: ['http://x:1'], healthCheck: {path: «'/a b'}}]"),
+        "upstreams[0].healthCheck.path",
+        "visible ASCII characters",
+        "",
+    ),
+    (
+        document(upstreams=" [{name: a, endpoints: ['http://x:1'], healthCheck: {path: /, statuses: [«299-200]}}]"),
+        "upstreams[0].healthCheck.statuses[0]",
+        "from the lower status to the higher",
+        "write 200-299",
+    ),
+    (
+        document(upstreams=" [{name: a, endpoints: ['http://x:1'], healthCheck: {path: /, statuses: «[]}}]"),
+        "upstreams[0].healthCheck.statuses",
+        "without a status no answer",
+        "",
+    ),
+    (
+        document(upstreams=" [{name: a, endpoints: ['http://x:1'], healthCheck: {path: /, interval: «0s}}]"),
+        "upstreams[0].healthCheck.interval",
+        "at least 10ms is wanted",
+        "",
+    ),
+    (
+        document(upstreams=" [{name: a, endpoints: ['http://x:1'], outlierDetection: {maxEjectionPercent: «101}}]"),
+        "upstreams[0].outlierDetection.maxEjectionPercent",
+        "a number from 0 to 100",
+        "",
+    ),
+    (
+        document(upstreams=" [{name: a, endpoints: ['http://x:1'], outlierDetection: {«consecutive5xx: 5}}]"),
+        "upstreams[0].outlierDetection.consecutive5xx",
+        "unknown key",
+        "",
+    ),
+    (
+        document(upstreams=" [{name: a, endpoints: ['http://x:1'], panicThreshold: «-1}]"),
+        "upstreams[0].panicThreshold",
+        "a number from 0 to 100",
+        "",
+    ),
     # upstreams
     (document(upstreams=" [{name: a, endpoints: «[]}]"), "upstreams[0].endpoints", "at least one endpoint", ""),
     (document(upstreams=" [«{name: a}]"), "upstreams[0].endpoints", "the key 'endpoints' is missing", ""),
@@ -140,18 +195,88 @@ CASES = [
         "no endpoint has a weight",
         "",
     ),
+    # TLS
     (
-        document(upstreams=" [{name: a, endpoints: [«'https://x:1']}]"),
+        document(upstreams=" [{name: a, endpoints: [«'https://x']}]"),
         "upstreams[0].endpoints[0]",
-        "TLS comes with a later version",
-        "use http://",
+        "an endpoint names its port",
+        "https://x:443",
     ),
     (
-        document(upstreams=" [{name: a, endpoints: [{url: «'https://x:1'}]}]"),
-        "upstreams[0].endpoints[0].url",
-        "TLS comes with a later version",
+        document(upstreams=" [{name: a, endpoints: «['https://x:1', 'http://x:2']}]"),
+        "upstreams[0].endpoints",
+        "are all http:// or all https://",
+        "make an upstream of each kind",
+    ),
+    (
+        document(upstreams=" [{name: a, endpoints: ['http://x:1'], «tls: {serverName: y}}]"),
+        "upstreams[0].tls",
+        "tls means nothing here",
+        "write https://",
+    ),
+    (
+        document(upstreams=" [{name: a, endpoints: ['https://x:1'], tls: «{certFile: c}}]"),
+        "upstreams[0].tls",
+        "certFile and keyFile belong together",
+        "give both",
+    ),
+    (
+        document(upstreams=" [{name: a, endpoints: ['https://x:1'], tls: «{caFile: c, insecureSkipVerify: true}}]"),
+        "upstreams[0].tls",
+        "caFile beside insecureSkipVerify",
         "",
     ),
+    (
+        document(upstreams=" [{name: a, endpoints: ['https://x:1'], tls: {caFile: «nowhere.crt}}]"),
+        "upstreams[0].tls.caFile",
+        "there is no such file",
+        "",
+    ),
+    (
+        document(listeners=" [{address: ':1', tls: {certificates: «[]}}]"),
+        "listeners[0].tls.certificates",
+        "at least one certificate",
+        "",
+    ),
+    (
+        document(listeners=" [{address: ':1', tls: {minVersion: «1.2, certificates: [{certFile: a, keyFile: b}]}}]"),
+        "listeners[0].tls.minVersion",
+        '"1.2" or "1.3" is wanted, not 1.2',
+        'write "1.2"',
+    ),
+    (
+        document(listeners=" [{address: ':1', tls: {minVersion: «'1.1', certificates: [{certFile: a, keyFile: b}]}}]"),
+        "listeners[0].tls.minVersion",
+        '"1.2" or "1.3" is wanted',
+        "",
+    ),
+    (
+        document(listeners=" [{address: ':1', tls: «{clientAuth: optional, certificates: [*p]}}]").replace(
+            "*p", "{certFile: a, keyFile: b}"
+        ),
+        "listeners[0].tls",
+        "clientAuth needs clientCaFile",
+        "",
+    ),
+    (
+        document(listeners=" [{address: ':1', trustedProxies: [«10.0.0.1/8]}]"),
+        "listeners[0].trustedProxies[0]",
+        "a network such as 10.0.0.0/8 or 192.0.2.7 is wanted",
+        "write 10.0.0.0/8",
+    ),
+    (
+        document(listeners=" [{address: ':1', maxConnections: «-1}]"),
+        "listeners[0].maxConnections",
+        "a whole number from 0 to 1000000 is wanted",
+        "",
+    ),
+    (
+        document(listeners=" [{address: ':1', trustedProxies: [«lb.internal]}]"),
+        "listeners[0].trustedProxies[0]",
+        "a network such as",
+        "",
+    ),
+    (document(listeners=" [{address: ':1', proxyProtocol: «v2}]"), "listeners[0].proxyProtocol", "true or false", ""),
     (
         document(upstreams=" [{name: a, endpoints: ['http://x:1'], loadBalancing: «leastRequests}]"),
         "upstreams[0].loadBalancing",
@@ -159,10 +284,10 @@ CASES = [
         "leastRequest",
     ),
     (
-        document(upstreams=" [{name: a, endpoints: ['http://x:1'], «healthCheck: {}}]"),
-        "upstreams[0].healthCheck",
-        "unknown key 'healthCheck'",
-        "",
+        document(upstreams=" [{name: a, endpoints: ['http://x:1'], «healthChek: {}}]"),
+        "upstreams[0].healthChek",
+        "unknown key 'healthChek'",
+        "did you mean 'healthCheck'?",
     ),
     # references
     (
@@ -207,8 +332,11 @@ CASES = [
         "exactly one of header and cookie",
         "",
     ),
-    (rule("split: {«failover: true}"), f"{RULE}.split.failover", "unknown key 'failover'", ""),
-    (rule("«retry: {attempts: 2}"), f"{RULE}.retry", "unknown key 'retry'", ""),
+    (rule("split: {failover: «on}"), f"{RULE}.split.failover", "true or false is wanted", "write true"),
+    (rule("retry: {attempts: «0}"), f"{RULE}.retry.attempts", "a whole number from 1 to 10 is wanted, not 0", ""),
+    (rule("retry: {codes: [«200]}"), f"{RULE}.retry.codes[0]", "a whole number from 400 to 599 is wanted, not 200", ""),
+    (rule("retry: {«code: [502]}"), f"{RULE}.retry.code", "unknown key 'code'", "did you mean 'codes'?"),
+    (rule("retry: «null"), f"{RULE}.retry", "", ""),
     (
         rule("timeouts: {request: 1s, backendRequest: «2s}"),
         f"{RULE}.timeouts.backendRequest",
@@ -349,6 +477,39 @@ CASES = [
         ),
         f"{RULE}.filters[1]",
         "a URLRewrite beside a RequestRedirect",
+        "",
+    ),
+    (
+        rule(
+            "filters: [{type: RequestRedirect, requestRedirect: {port: 1}},"
+            " «{type: Fault, fault: {abort: {status: 500}}}]"
+        ),
+        f"{RULE}.filters[1]",
+        "a Fault beside a RequestRedirect",
+        "",
+    ),
+    (
+        rule("backendRefs: [{name: a}], filters: [{type: Fault, fault: «{}}]"),
+        f"{RULE}.filters[0].fault",
+        "this fault does nothing",
+        "give a delay or an abort",
+    ),
+    (
+        rule("backendRefs: [{name: a}], filters: [{type: Fault, fault: {abort: {status: «200}}}]"),
+        f"{RULE}.filters[0].fault.abort.status",
+        "a whole number from 400 to 599 is wanted, not 200",
+        "",
+    ),
+    (
+        rule("backendRefs: [{name: a}], filters: [{type: Fault, fault: {delay: «{percent: 1}}}]"),
+        f"{RULE}.filters[0].fault.delay.duration",
+        "the key 'duration' is missing",
+        "",
+    ),
+    (
+        rule("backendRefs: [{name: a}], filters: [{type: Fault, fault: {delay: {duration: 1s, percent: «101}}}]"),
+        f"{RULE}.filters[0].fault.delay.percent",
+        "a number from 0 to 100",
         "",
     ),
     (

@@ -45,7 +45,12 @@ CASES = [
     (rollout().replace("primary: a", "primary: «aa"), f"{ROLLOUT}.primary", "no upstream 'aa'", "did you mean 'a'?"),
     (rollout().replace("canary: b", "canary: «bb"), f"{ROLLOUT}.canary", "no upstream 'bb'", ""),
     (rollout().replace("canary: b", "canary: «a"), f"{ROLLOUT}.canary", "'a' is the primary already", ""),
-    (rollout().replace("primary: a", "primary: «c"), f"{ROLLOUT}.primary", "no rule of the route 'r' at routes[0]", ""),
+    (
+        rollout().replace("primary: a, canary: b", "primary: «c, canary: b"),
+        f"{ROLLOUT}.primary",
+        "no rule of the route 'r' at routes[0]",
+        "",
+    ),
     (
         rollout() + "\n  - {name: «o, route: s, primary: c, canary: b, skipAnalysis: true}",
         "rollouts[1].name",
@@ -94,6 +99,8 @@ CASES = [
     (rollout("«suspend: true"), f"{ROLLOUT}.suspend", "unknown key", "splitproxy pause"),
     (rollout("progressDeadline: «600"), f"{ROLLOUT}.progressDeadline", "a duration such as", "write 600s"),
     (rollout("promotion: {mode: «handback}"), f"{ROLLOUT}.promotion.mode", "swap or handBack is wanted", "'handBack'"),
+    (rollout("rollback: {tunnels: «cut}"), f"{ROLLOUT}.rollback.tunnels", "keep or close is wanted, not 'cut'", ""),
+    (rollout("rollback: {«tunnel: close}"), f"{ROLLOUT}.rollback.tunnel", "unknown key", "tunnels"),
     (rollout("promotion: «{mode: handBack}"), f"{ROLLOUT}.promotion.webhook", "handBack needs a webhook", ""),
     (
         rollout("promotion: {«webhook: {url: 'http://x'}}"),
@@ -364,9 +371,9 @@ CASES = [
     ),
     # templates
     (
-        rollout().replace("query: 'up{z=\"{{ variables.zone }}\"}'", "query: «'{{ namespace }}'"),
+        rollout().replace("query: 'up{z=\"{{ variables.zone }}\"}'", "query: «'{{ ingress }}'"),
         "metricTemplates[0].query",
-        "'namespace' means nothing outside Kubernetes",
+        "'ingress' means nothing outside Kubernetes",
         "",
     ),
     (
@@ -567,22 +574,38 @@ def advice(load_text, text):
             f"{ANALYSIS}.match",
             "the weights are of all requests",
         ),
-        (analysing("stepWeight: 10, primaryReadyThreshold: 50"), f"{ANALYSIS}.primaryReadyThreshold", "is ignored"),
-        (analysing("stepWeight: 10, canaryReadyThreshold: 50"), f"{ANALYSIS}.canaryReadyThreshold", "is ignored"),
-        (analysing("stepWeight: 10, mirrorWeight: 50"), f"{ANALYSIS}.mirrorWeight", "nothing is copied without"),
-        (analysing("stepWeights: [1, 10], maxWeight: 50"), f"{ANALYSIS}.maxWeight", "is ignored beside stepWeights"),
         (
-            analysing("stepWeight: 10, alerts: [{name: x, providerRef: {name: chat, namespace: n}}]"),
+            analysing("stepWeight: 10, primaryReadyThreshold: 50, " + METRICS),
+            f"{ANALYSIS}.primaryReadyThreshold",
+            "is ignored",
+        ),
+        (
+            analysing("stepWeight: 10, canaryReadyThreshold: 50, " + METRICS),
+            f"{ANALYSIS}.canaryReadyThreshold",
+            "is ignored",
+        ),
+        (
+            analysing("stepWeight: 10, mirrorWeight: 50, " + METRICS),
+            f"{ANALYSIS}.mirrorWeight",
+            "nothing is copied without",
+        ),
+        (
+            analysing("stepWeights: [1, 10], maxWeight: 50, " + METRICS),
+            f"{ANALYSIS}.maxWeight",
+            "is ignored beside stepWeights",
+        ),
+        (
+            analysing("stepWeight: 10, alerts: [{name: x, providerRef: {name: chat, namespace: n}}], " + METRICS),
             f"{ANALYSIS}.alerts[0].providerRef.namespace",
             "the namespace of a providerRef is ignored",
         ),
         (
-            analysing("iterations: 1, match: [{sourceLabels: {app: x}}]"),
+            analysing("iterations: 1, match: [{sourceLabels: {app: x}}], " + METRICS),
             f"{ANALYSIS}.match[0].sourceLabels",
             "no request fits this",
         ),
         (
-            analysing("iterations: 1, match: [{headers: {x: {exact: y}}, sourceLabels: {app: x}}]"),
+            analysing("iterations: 1, match: [{headers: {x: {exact: y}}, sourceLabels: {app: x}}], " + METRICS),
             f"{ANALYSIS}.match[0].sourceLabels",
             "the other conditions decide alone",
         ),
@@ -601,6 +624,27 @@ def advice(load_text, text):
             f"{ANALYSIS}.webhooks[0].disableTLS",
             "the check of certificates",
         ),
+        (analysing("stepWeight: 10"), ANALYSIS, "so every check passes"),
+        (
+            analysing("stepWeight: 10, webhooks: [{name: x, type: event, url: 'http://x'}]"),
+            ANALYSIS,
+            "neither metrics nor webhooks that could say no",
+        ),
+        (
+            rollout().replace("query: 'up{z=\"{{ variables.zone }}\"}'", "query: 'up{ns=\"{{ namespace }}\"}'"),
+            "metricTemplates[0].query",
+            "{{ namespace }} is empty",
+        ),
+        (
+            rollout().replace("primary: a, canary: b", "primary: b, canary: a"),
+            "routes[0].rules[0].backendRefs",
+            "no rule of this route names 'b', the primary of the rollout 'o': it is added to those that name 'a'",
+        ),
+        (
+            analysing(f"stepWeight: 10, dryRun: true, {METRICS}"),
+            f"{ANALYSIS}.dryRun",
+            "the proxy's own metrics have nothing to judge",
+        ),
     ],
 )
 def test_what_is_hardly_meant_is_a_warning(load_text, text, path, message):
@@ -609,7 +653,7 @@ def test_what_is_hardly_meant_is_a_warning(load_text, text, path, message):
     assert message in said
 
 
-STICKY = "stepWeight: 10, sessionAffinity: {cookieName: v}"
+STICKY = "stepWeight: 10, sessionAffinity: {cookieName: v}, " + METRICS
 
 
 def test_a_cookie_that_two_rollouts_set_for_one_host_is_a_warning(load_text):
@@ -637,6 +681,16 @@ def test_a_cookie_that_two_rollouts_set_for_one_host_is_a_warning(load_text):
             "rules: [{", "rules: [{matches: [{path: {value: /test}}], backendRefs: [{name: b}]}, {"
         ),
         rollout("skipAnalysis: true", analysis="iterations: 3"),
+        analysing("stepWeight: 10, webhooks: [{name: ask, type: confirm-promotion}]"),
+        analysing(f"stepWeight: 10, dryRun: true, mirror: true, {METRICS}"),
+        analysing(f"steps: [{{mirror: 10}}, {{setWeight: 10}}], dryRun: true, {METRICS}"),
+        analysing(f"stepWeight: 10, dryRun: true, {METRICS}").replace(
+            "rules: [{", "rules: [{matches: [{path: {value: /test}}], backendRefs: [{name: b}]}, {"
+        ),
+        analysing(
+            "stepWeight: 10, dryRun: true, metrics: [{name: t, templateRef: {name: t}, "
+            "templateVariables: {zone: x}, thresholdRange: {max: 1}}]"
+        ),
     ],
 )
 def test_what_is_meant_is_no_warning(load_text, text):

@@ -82,6 +82,8 @@ def test_the_reference_names_every_key():
         "namespace",
     }  # a file that is not there; warnings
     only_told_of |= {"primaryReadyThreshold", "canaryReadyThreshold"}
+    only_told_of |= {"tls", "certificates", "certFile", "keyFile", "minVersion", "clientCaFile", "clientAuth"}
+    only_told_of |= {"caFile", "serverName"}
     assert all(key in text for key in only_told_of)
     named |= only_told_of
     assert {key for form in mappings(document()) for key in form["properties"]} - named == set()

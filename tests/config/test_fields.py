@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from splitproxy.config import fields
 from splitproxy.config.addresses import Address, EndpointUrl, Hostname, HostPattern, overlap, reaches
 from splitproxy.config.fields import spelled_duration
+from splitproxy.config.health import Statuses
 from splitproxy.config.paths import ReplacementPath, path_value
 from splitproxy.config.scalars import Substituted
 
@@ -21,6 +22,29 @@ def refused(kind: Any, value: object) -> str:
         TypeAdapter(kind).validate_python(value)
     (error,) = caught.value.errors()
     return f"{error['msg']} {error.get('ctx', {}).get('hint', '')}"
+
+
+@pytest.mark.parametrize(
+    ("value", "normal"), [(204, "204"), ("200-299", "200-299"), ("404", "404"), (Substituted("503"), "503")]
+)
+def test_a_status_is_a_number_or_a_range(value: object, normal: str) -> None:
+    assert taken(Statuses, value) == normal
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (100, "200 at least"),
+        ("199-299", "200 at least"),
+        ("299-200", "write 200-299"),
+        (600, "a status such as 204"),
+        ("2xx", "a status such as 204"),
+        (True, "not true"),
+        (["200"], "not a list"),
+    ],
+)
+def test_other_statuses_are_refused(value: object, said: str) -> None:
+    assert said in refused(Statuses, value)
 
 
 # The vectors of Gateway API's GEP-2257.
@@ -223,6 +247,7 @@ def test_a_connection_that_would_come_back_is_known(listener: str, host: str, po
         ("HTTP://Shop.Internal:80", "http://shop.internal:80"),
         ("http://shop_v1:80", "http://shop_v1:80"),
         ("http://[::1]:80", "http://[::1]:80"),
+        ("HTTPS://Shop.Internal:443/", "https://shop.internal:443"),
     ],
 )
 def test_an_endpoint_is_host_and_port(url: str, normal: str) -> None:
@@ -232,7 +257,7 @@ def test_an_endpoint_is_host_and_port(url: str, normal: str) -> None:
 @pytest.mark.parametrize(
     ("url", "part"),
     [
-        ("https://a:443", "TLS comes with a later version"),
+        ("https://a", "write 'https://a:443'"),
         ("127.0.0.1:80", "write 'http://127.0.0.1:80'"),
         ("http://a", "write 'http://a:80'"),
         ("http://[::1]", "names its port"),

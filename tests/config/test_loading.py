@@ -160,7 +160,7 @@ def test_variables_are_typed_by_the_key_they_stand_at(load_text):
     )
     plain = loaded.plain
     rule, redirect = plain["routes"][0]["rules"]
-    assert plain["listeners"] == [{"name": "1", "address": "127.0.0.1:81"}]
+    assert [(listener["name"], listener["address"]) for listener in plain["listeners"]] == [("1", "127.0.0.1:81")]
     assert (plain["workers"], plain["limits"]["headerCount"], plain["limits"]["headerBytes"]) == (2, 50, 51200)
     assert plain["limits"]["headerTimeout"] == 50.0
     assert plain["upstreams"][0]["endpoints"][0]["host"] == "localhost"
@@ -246,8 +246,24 @@ def test_every_default_is_filled_in(load_text):
         routes: [{name: r, rules: [{}]}]
     """)
     assert loaded.plain == {
-        "listeners": [{"name": "0.0.0.0:8080", "address": "0.0.0.0:8080"}],
-        "admin": {"address": "127.0.0.1:9900", "allowedHosts": []},
+        "listeners": [
+            {
+                "name": "0.0.0.0:8080",
+                "address": "0.0.0.0:8080",
+                "tls": None,
+                "proxyProtocol": False,
+                "trustedProxies": [],
+                "maxConnections": 0,
+            }
+        ],
+        "admin": {
+            "address": "127.0.0.1:9900",
+            "allowedHosts": [],
+            "tokens": [],
+            "insecure": False,
+            "auditLog": None,
+        },
+        "drain": {"delay": 0.0, "timeout": 25.0},
         "probes": None,
         "workers": 1,
         "accessLog": None,
@@ -264,9 +280,14 @@ def test_every_default_is_filled_in(load_text):
             {
                 "name": "a",
                 "endpoints": [{"url": "http://127.0.0.1:9001", "host": "127.0.0.1", "port": 9001, "weight": 1}],
+                "tls": None,
                 "loadBalancing": "roundRobin",
                 "connectTimeout": 3.0,
                 "pool": {"maxIdle": 128, "idleTimeout": 30.0, "maxConnections": 1024, "maxPending": 1024},
+                "healthCheck": None,
+                "outlierDetection": None,
+                "slowStart": 0.0,
+                "panicThreshold": 50,
             }
         ],
         "routes": [
@@ -287,7 +308,8 @@ def test_every_default_is_filled_in(load_text):
                         ],
                         "filters": [],
                         "backendRefs": [],
-                        "split": {"key": None, "overrides": []},
+                        "split": {"key": None, "overrides": [], "failover": False},
+                        "retry": None,
                         "timeouts": {
                             "request": 0.0,
                             "backendRequest": 0.0,
@@ -347,6 +369,7 @@ def test_filters_and_splits_have_one_form(load_text, good):
     assert rule["split"] == {
         "key": {"query": "q"},
         "overrides": [{"header": "h", "value": "v", "upstream": "a"}, {"cookie": "c", "value": "v", "upstream": "b"}],
+        "failover": False,
     }
     assert redirect["name"] == "1"
     assert redirect["filters"] == [

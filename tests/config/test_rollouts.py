@@ -7,6 +7,7 @@ import yaml
 
 from splitproxy.config import load
 from splitproxy.core.rollout.stages import compile_plan
+from splitproxy.core.splitting import compile_split
 
 BASE = """
 listeners: [{address: 127.0.0.1:8080}]
@@ -61,6 +62,7 @@ def test_a_rollout_has_every_default_filled_in(load_text):
         "progressDeadline": 600.0,
         "allowedWindows": [],
         "promotion": {"mode": "swap", "bakeTime": 0.0, "webhook": None, "readiness": {"path": None}},
+        "rollback": {"tunnels": "keep"},
         "analysis": {
             "interval": 60.0,
             "threshold": 1,
@@ -160,12 +162,14 @@ def test_alerts_and_their_providers(load_text):
     loaded = load_text(
         analysing(
             "iterations: 1, mirror: true, alerts: "
-            "[{name: all, providerRef: {name: chat}}, {name: bad, severity: error, providerRef: {name: chat}}]"
+            "[{name: all, providerRef: {name: chat}}, {name: bad, severity: error, providerRef: {name: chat}}, "
+            "{name: more, severity: '', providerRef: {name: chat}}]"
         )
     )
     assert loaded.plain["rollouts"][0]["analysis"]["alerts"] == [
         {"name": "all", "severity": "info", "provider": "chat"},
         {"name": "bad", "severity": "error", "provider": "chat"},
+        {"name": "more", "severity": "info", "provider": "chat"},
     ]
     (chat,) = loaded.plain["alertProviders"]
     assert chat == {
@@ -383,8 +387,19 @@ def test_a_rollout_owns_the_rules_that_name_its_primary(load_text):
             "cohorts": [],
             "affinity": None,
             "mirror": {"maxBodyBytes": 1048576, "maxInFlight": 64, "timeout": 5.0, "allMethods": False},
+            "tunnels": "keep",
         }
     assert all(rules[name]["rollout"] is None for name in ("forced", "foreign", "nowhere"))
+
+
+def test_a_promoted_version_is_adopted_by_exchanging_the_names_alone(load_text):
+    loaded = load_text(rollout().replace("primary: a, canary: b", "primary: b, canary: a"))
+    assert [warning.path for warning in loaded.warnings] == ["routes[0].rules[0].backendRefs"]
+    (rule,) = loaded.plain["routes"][0]["rules"]
+    assert (rule["rollout"]["primary"], rule["rollout"]["canary"]) == ("b", "a")
+    assert [(ref["name"], ref["weight"]) for ref in rule["backendRefs"]] == [("a", 1), ("b", 0)]
+    shares = compile_split(("r", "0"), rule, "/").shares()
+    assert [(backend.upstream, percent) for backend, percent in shares] == [("a", 0.0), ("b", 100.0)]
 
 
 # --- where state is kept ---------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What tests of running rollouts stand on: a real desk, store, memory and configuration; traffic is made up."""
 
 import asyncio
+import contextlib
 import json
 import mmap
 import os
@@ -37,6 +38,8 @@ class World:
         self.memory, self.folder = memory, folder
         self.endpoints, self._servers = {}, {}
         self.says = b"ok"
+        self.statuses = {}
+        """Path -> status that is answered to it; others have 200."""
         self.asked = []
         """What webhooks were told."""
         self.fails = {}
@@ -64,17 +67,23 @@ class World:
         self._servers[upstream] = socket.create_server(("127.0.0.1", port), backlog=4096)
 
     async def receiver(self):
-        """Start a webhook that says `self.says` to everything and return its URL."""
+        """Start a service that says `self.says` to everything and return its URL."""
 
         async def answer(reader, writer):
+            with contextlib.suppress(asyncio.IncompleteReadError):  # somebody only looked whether it is there
+                await answer_one(reader, writer)
+            writer.close()
+
+        async def answer_one(reader, writer):
             head = await reader.readuntil(b"\r\n\r\n")
             lines = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
             if lines:
                 self.asked.append(json.loads(await reader.readexactly(int(lines[0].partition(b":")[2]))))
-            head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(self.says)}\r\nConnection: close\r\n\r\n"
+                self._happened.set()
+            status = self.statuses.get(head.split()[1].decode(), 200)
+            head = f"HTTP/1.1 {status} OK\r\nContent-Length: {len(self.says)}\r\nConnection: close\r\n\r\n"
             writer.write(head.encode() + self.says)
             await writer.drain()
-            writer.close()
 
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         self._servers[server] = server

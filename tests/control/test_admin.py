@@ -48,6 +48,7 @@ class Stage:
         self.reports, self.drained = [Report("success", "start", 3, 0.1)], 0
         publisher.current, publisher.expected = Snapshot(3, self.running.snapshot), 2
         self.publisher, self.state = publisher, State(regions.descriptor, publisher)
+        self.state.rollouts = SimpleNamespace(controllers={}, live_shares=lambda shares: shares)
         self.state.reloader = SimpleNamespace(
             running=self.running, last=self.reports[0], counts={"success": 1, "unchanged": 0, "failure": 0}
         )
@@ -120,6 +121,7 @@ async def test_upstreams_show_every_address_with_its_connections(stage, regions,
     for key in ((stats.ENDPOINT, "v1", "127.0.0.1:9001", ""), (stats.ENDPOINT, "v1", "127.0.0.1:9001", "mirror")):
         region.cells[region.block(key) + stats.ENDPOINT_IDLE] = 4
         region.cells[region.block(key) + stats.ENDPOINT_CONNECT_FAILURES] = 2
+        region.cells[region.block(key) + stats.ENDPOINT_NAMED] = 1
     async with stage.client() as client:
         _, body = await answer(client, "/api/v1/upstreams")
     assert [upstream["name"] for upstream in body] == ["v1", "v2"]
@@ -156,12 +158,11 @@ async def test_routes_show_weights_and_signals_per_upstream(stage, regions, scri
     assert (copies["role"], copies["weight"], copies["attempts"]) == ("mirror", None, {"success": 5})
 
 
-async def test_before_the_first_configuration_there_is_nothing_to_show(stage):
+async def test_before_the_first_configuration_nothing_is_shown(stage):
     stage.state.reloader.running = stage.state.reloader.last = None
     async with stage.client() as client:
-        assert await answer(client, "/api/v1/routes") == (200, [])
-        assert await answer(client, "/api/v1/upstreams") == (200, [])
-        assert (await answer(client, "/api/v1/config"))[1]["config"] is None
+        assert (await answer(client, "/api/v1/routes"))[0] == 503
+        assert (await answer(client, "/healthz"))[0] == 200
 
 
 async def test_a_reload_answers_with_the_generation_or_with_every_error(stage):

@@ -49,6 +49,7 @@ def state(regions):
     cells[shop + stats.RETRIES] = 3
     cells[region.block((stats.FAILOVER, "shop", "v2", "v1")) + stats.FAILOVERS] = 2
     cells[stats.CONNECTIONS], cells[stats.LAG_NS], cells[stats.ACCEPTED] = 11, 2_000_000, 40
+    cells[stats.TURNED_AWAY] = 3
     publisher = Publisher()
     publisher.workers[0] = SimpleNamespace(slot=0, leaving=False, generation=3)
     publisher.current, publisher.expected = Snapshot(3, Memfd.create("snapshot")), 1
@@ -155,6 +156,7 @@ def test_the_program_itself_is_measured(samples):
     assert value(samples, "config_reloads_total", result="failure") == 1
     assert value(samples, "downstream_connections") == 11
     assert value(samples, "downstream_accepted_total") == 40
+    assert value(samples, "downstream_turned_away_total") == 3
     assert value(samples, "event_loop_lag_seconds") == 0.002
     assert value(samples, "workers_ready") == 1
 

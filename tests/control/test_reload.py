@@ -73,6 +73,10 @@ class Stage:
             self.stage.did("objections")
             return self.against
 
+        async def forgotten(self, candidate):
+            self.stage.did("forgotten")
+            return self.against
+
         async def prepare(self, candidate):
             self.stage.did("prepare-rollouts", candidate.generation)
 
@@ -105,7 +109,7 @@ async def test_a_reload_goes_its_steps_in_order(stage):
     report = await stage.reloader.reload("api")
     assert (report.result, report.generation, report.errors) == ("success", 1, [])
     assert stage.log == [
-        *("load", "open-admin 127.0.0.1:9900", "open-probes None"),
+        *("load", "forgotten", "open-admin 127.0.0.1:9900", "open-probes None"),
         *("listen 127.0.0.1:80 2", "prepare-rollouts 1", "prepare 1"),
         *("commit 1", "commit-rollouts 1", "committed 1", "settle"),
         *("keep-admin 127.0.0.1:9900", "keep-probes None"),
@@ -165,7 +169,12 @@ async def test_a_failure_at_any_step_leaves_everything_as_it_was(stage, step, er
 
 async def test_what_would_harm_a_rollout_under_way_is_not_loaded(stage):
     stage.rollouts.against = ["rollout shop is under way"]
-    assert (await stage.reloader.reload("start")).result == "success"  # nothing is under way at the start
+    report = await stage.reloader.reload("start")
+    assert (report.result, [error["text"] for error in report.errors]) == ("failure", ["rollout shop is under way"])
+    assert stage.log == ["load", "forgotten"]
+    stage.rollouts.against = []
+    assert (await stage.reloader.reload("start")).result == "success"
+    stage.rollouts.against = ["rollout shop is under way"]
     stage.next = lambda generation: candidate(generation, "two")
     stage.log.clear()
     report = await stage.reloader.reload("file")

@@ -12,6 +12,7 @@ from splitproxy.core.live import Traffic
 
 from .rollouts_world import Memory, World, rollout
 
+RUNNING = SimpleNamespace(admin="127.0.0.1:9900", allowed_hosts=[], tokens=[], audit_log=None)
 PAUSED = rollout(steps=[{"setWeight": 20, "pause": {}}, {"setWeight": 50, "pause": {}}])
 
 
@@ -40,7 +41,7 @@ def play(tmp_path):
             world.start_traffic()
             state = State(memory.descriptor, Publisher())
             state.rollouts = world.desk
-            state.reloader = SimpleNamespace(running=None)
+            state.reloader = SimpleNamespace(running=RUNNING)
             client = TestClient(TestServer(admin_application(state, None, None)))
             try:
                 async with client, asyncio.timeout(20):

@@ -5,12 +5,12 @@ import sqlite3
 import pytest
 
 from splitproxy.control.rollouts import views
-from splitproxy.control.rollouts.controller import Unsaved
+from splitproxy.control.rollouts.items import Unsaved
 from splitproxy.control.rollouts.store import SCHEMA
 from splitproxy.core.live import Traffic
 from splitproxy.core.rollout.events import Verb
 
-from .rollouts_world import Memory, World, rollout
+from .rollouts_world import INTERVAL, Memory, World, rollout
 
 
 @pytest.fixture
@@ -42,6 +42,10 @@ def play(memory, tmp_path):
     return run
 
 
+def route(upstream, name="shop"):
+    return {"name": name, "hostnames": ["shop.test"], "rules": [{"backendRefs": [{"name": upstream}]}]}
+
+
 def test_a_good_canary_is_promoted_and_the_file_adopts_it(play):
     async def scene(world):
         await world.serve(world.candidate(rollout()))
@@ -55,8 +59,7 @@ def test_a_good_canary_is_promoted_and_the_file_adopts_it(play):
         assert world.one().results == {"succeeded": 1, "failed": 0}
         assert all(verdict["outcome"] == "pass" for verdict in view["verdicts"])
 
-        adopted = world.candidate(rollout(primary="v2", canary="v1"), routes=[route("v2")])
-        await world.serve(adopted)
+        await world.serve(world.candidate(rollout(primary="v2", canary="v1")))
         await world.until(lambda one: not one.state.swapped)
         assert world.traffic() == Traffic()
         assert (views.everything(world.one(), [])["primary"], views.everything(world.one(), [])["adopt"]) == (
@@ -79,10 +82,6 @@ def test_adoption_and_the_next_revision_may_come_in_one_edit(play):
         assert world.one().state.promoted == first
 
     play(scene)
-
-
-def route(upstream, name="shop"):
-    return {"name": name, "hostnames": ["shop.test"], "rules": [{"backendRefs": [{"name": upstream}]}]}
 
 
 def test_a_bad_canary_is_rolled_back_with_its_numbers(play):
@@ -436,6 +435,164 @@ def test_a_primary_is_updated_and_traffic_returns_when_it_is_ready(play):
     play(scene)
 
 
+@pytest.fixture
+def often(monkeypatch):
+    """Look often at the upstreams of a rollout that is over."""
+    monkeypatch.setattr("splitproxy.control.rollouts.asking._WATCH_SECONDS", 0.05)
+
+
+async def hand_back(world, **more):
+    """Return a rollout whose primary v1 is updated by a webhook, and then asked whether it is ready."""
+    url = await world.receiver()
+    world.endpoints["v1"] = url.rstrip("/")
+    webhook = {"name": "deploy", "url": f"{url}deploy"}
+    promotion = {"mode": "handBack", "webhook": webhook, "readiness": {"path": "/ready"}, **more.pop("promotion", {})}
+    return rollout(promotion=promotion, **more)
+
+
+def test_no_traffic_returns_to_an_updated_primary_that_is_not_ready(play):
+    async def scene(world):
+        world.statuses["/ready"] = 503
+        await world.serve(world.candidate(await hand_back(world)))
+        await world.until(lambda one: one.state.handed_back)
+        seen = len(world.cells)
+        await world.until(lambda one: "not ready" in one.state.reason)
+        await asyncio.sleep(10 * INTERVAL)
+        assert world.cells[seen:] == []
+        assert world.traffic() == Traffic(5000)
+        world.statuses["/ready"] = 200
+        await world.until_phase("Succeeded")
+        assert world.traffic() == Traffic()
+
+    play(scene)
+
+
+def test_an_updated_primary_that_fails_while_it_bakes_gives_everything_to_the_canary(play):
+    async def scene(world):
+        await world.serve(world.candidate(await hand_back(world, promotion={"bakeTime": "1h"})))
+        await world.until_phase("Baking")
+        assert world.traffic() == Traffic()
+        world.fails["v1"] = 0.5
+        await world.until_phase("Failed")
+        assert world.traffic() == Traffic(10_000)
+        one = world.one()
+        assert "2 of 2 failed checks" in one.state.reason
+        assert "(primary, " in one.state.reason
+        assert one.verdicts[0]["primary"] is None
+
+    play(scene)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_after_a_failed_hand_back_the_next_revision_begins_when_the_primary_is_back(play, often, restarted):
+    async def scene(world):
+        first = await hand_back(world, progressDeadline="1s")
+        world.statuses["/ready"] = 503
+        await world.serve(world.candidate(first))
+        await world.until_phase("Failed")
+        assert world.traffic() == Traffic(10_000)
+        second = world.candidate({**first, "revision": "2"})
+        await world.serve(second)
+        if restarted:
+            await world.restart()
+            await world.serve(second, start=True)
+        await world.until(lambda one: bool(one.refused))
+        (alarm,) = views.everything(world.one(), [])["alarms"]
+        assert "the new revision begins when v1 is there again" in alarm
+        assert world.traffic() == Traffic(10_000)
+        world.statuses.clear()
+        await world.until(lambda one: one.state.revision == "2" and one.active)
+        assert views.everything(world.one(), [])["alarms"] == []
+        await world.until_phase("Succeeded")
+
+    play(scene)
+
+
+def test_other_endpoints_are_a_next_revision_too(play, often):
+    async def scene(world):
+        first = await hand_back(world, progressDeadline="1s", revision=None)
+        world.statuses["/ready"] = 503
+        await world.serve(world.candidate(first))
+        assert (await world.one().act(Verb("start", "me"))) is None
+        await world.until_phase("Failed")
+        await world.serve(world.candidate(first, upstreams={"v2": [world.endpoints["v3"]]}))
+        await world.until(lambda one: bool(one.refused))
+        world.statuses.clear()
+        await world.until(lambda one: one.state.attempt == 2 and one.active)
+
+    play(scene)
+
+
+def test_the_end_of_a_run_is_told_as_it_was_though_another_begins_at_once(play):
+    async def scene(world):
+        hook = {"name": "done", "type": "post-rollout", "url": await world.receiver()}
+        first = await hand_back(world, webhooks=[hook])
+        world.statuses["/ready"] = 503
+        await world.serve(world.candidate(first))
+        await world.until(lambda one: one.state.handed_back)
+        await world.serve(world.candidate({**first, "revision": "2"}))
+        world.statuses.clear()
+        await world.until(lambda one: one.state.revision == "2" and one.state.phase == "Succeeded")
+        await world.until(lambda _: sum(one["type"] == "post-rollout" for one in world.asked) == 2)
+        told = [one for one in world.asked if one["type"] == "post-rollout"]
+        assert [(one["revision"], one["phase"]) for one in told] == [("1", "Succeeded"), ("2", "Succeeded")]
+
+    play(scene)
+
+
+def test_news_of_an_operators_word_carries_no_verdict(play):
+    async def scene(world):
+        provider = {"name": "team", "type": "webhook", "address": await world.receiver()}
+        alerts = [{"name": "team", "severity": "error", "providerRef": {"name": "team"}}]
+        world.fails["v2"] = 0.5
+        bad = rollout(threshold=1000, alerts=alerts)
+        await world.serve(world.candidate(bad, alertProviders=[provider]))
+        await world.until(lambda one: one.state.failed > 0)
+        assert (await world.one().act(Verb("abort", "me"))) is None
+        await world.until(lambda _: bool(world.asked))
+        (news,) = world.asked
+        assert "aborted by me" in news["text"]
+        assert (news["verdict"], "is below" in news["text"]) == (None, False)
+
+    play(scene)
+
+
+def test_a_hard_limit_on_a_metric_from_elsewhere_ends_the_run(play):
+    async def scene(world):
+        url = await world.receiver()
+        world.says = b'{"value": 9}'
+        metric = {"name": "own", "templateRef": {"name": "own"}, "hardRange": {"max": 5}}
+        template = {"name": "own", "provider": {"type": "web", "address": url, "jsonPath": "value"}, "query": "q"}
+        await world.serve(world.candidate(rollout(metrics=[metric], threshold=1000), metricTemplates=[template]))
+        await world.until_phase("Failed")
+        assert "hard limit broken: hard limit: own 9 is above 5" in world.one().state.reason.replace("  ", " ")
+
+    play(scene)
+
+
+@pytest.mark.parametrize(("share", "phase"), [(0.0, "Succeeded"), (0.5, "Failed")])
+def test_a_dry_run_is_judged_by_copies(play, share, phase):
+    async def scene(world):
+        world.fails["v2"] = share
+        await world.serve(world.candidate(rollout(dryRun=True, mirror=True)))
+        await world.until_phase(phase)
+        assert {(cell.weight, cell.cohorts, cell.swapped) for cell in world.cells} == {(0, 0, False)}
+        assert world.traffic() == Traffic()
+
+    play(scene)
+
+
+def test_a_digest_is_no_revision(play):
+    async def scene(world):
+        await world.serve(world.candidate(rollout(revision=None, steps=[{"setWeight": 30, "pause": {}}])))
+        assert (await world.one().act(Verb("start", "me"))) is None
+        await world.until_phase("Paused")
+        assert views.everything(world.one(), [])["revision"] is None
+        assert not any(world.one().state.revision in text for text in world.texts())
+
+    play(scene)
+
+
 def test_an_operators_gate(play):
     async def scene(world):
         gate = {"name": "release-manager", "type": "confirm-promotion"}
@@ -560,15 +717,48 @@ def test_what_would_harm_a_rollout_is_refused_with_what_to_do(play, phase, rollo
     play(scene)
 
 
-def test_a_file_changed_while_nobody_ran_it_does_not_throw_traffic_back(play):
+STARTS = [
+    ((rollout(),), {}, None),
+    ((rollout(threshold=7),), {}, None),
+    ((rollout(primary="v2", canary="v1"),), {}, None),
+    ((rollout(primary="v2", canary="v3", revision="9"),), {"routes": [route("v2")]}, None),
+    ((rollout(revision="2"),), {}, "first write `primary: v2` and `canary: v1`"),
+    ((rollout(canary="v3", revision="9"),), {}, "first write `primary: v2` and `canary: v1`"),
+    ((), {}, "route shop would send its traffic back to v1"),
+    ((), {"routes": [route("v2")]}, None),
+]
+
+
+@pytest.mark.parametrize(("rollouts", "changes", "objection"), STARTS)
+def test_a_program_does_not_start_with_a_file_that_would_throw_traffic_back(play, rollouts, changes, objection):
     async def scene(world):
         await world.serve(world.candidate(rollout()))
         await world.until_phase("Succeeded")
-        changed = world.candidate(rollout(revision="2"))
         await world.restart()
-        await world.serve(changed, start=True)
+        changed = world.candidate(*rollouts, **changes)
+        found = await world.desk.forgotten(changed)
+        assert (objection is None) == (not found), found
+        assert objection is None or objection in found[0]
+        if not found:
+            await world.serve(changed, start=True)
+
+    play(scene)
+
+
+def test_a_removal_that_was_accepted_is_no_hindrance_later(play):
+    async def scene(world):
+        await world.serve(world.candidate(rollout()))
+        await world.until_phase("Succeeded")
+        await world.serve(world.candidate(routes=[route("v2")]))
+        assert world.desk.objections(world.candidate(routes=[route("v1")])) == []
+        assert "first write" in world.desk.objections(world.candidate(rollout(canary="v3"), routes=[route("v1")]))[0]
+        await world.restart()
+        assert await world.desk.forgotten(world.candidate(routes=[route("v1")])) == []
+        assert "first write" in (await world.desk.forgotten(world.candidate(rollout(canary="v3"))))[0]
+        back = world.candidate(rollout())
+        assert await world.desk.forgotten(back) == []
+        await world.serve(back, start=True)
         assert world.traffic() == Traffic(10_000, swapped=True)
-        assert "first write `primary: v2` and `canary: v1`" in views.everything(world.one(), [])["alarms"][0]
 
     play(scene)
 

@@ -47,7 +47,10 @@ class Bench:
         self.signals.refresh()
 
     def check(self, of, state=LIVE):
-        return asyncio.run(self.measuring.check(of, state, self.now))
+        return self.whole_check(of, state).verdicts
+
+    def whole_check(self, of, state=LIVE, **more):
+        return asyncio.run(self.measuring.check(of, state, self.now, **more))
 
 
 @pytest.fixture
@@ -177,7 +180,8 @@ def test_a_hard_limit_is_seen_between_checks(bench):
     bench.serve("v2", "canary", _5xx=9)
     assert bench.measuring.look(hard, LIVE, bench.now) is None
     bench.serve("v2", "canary", _5xx=1)
-    verdict = bench.measuring.look(hard, LIVE, bench.now)
+    verdict, side = bench.measuring.look(hard, LIVE, bench.now)
+    assert side == "canary"
     assert (verdict.outcome, verdict.sample, verdict.value) == ("fail", 10, 0.0)
     assert bench.measuring.look(plan(RATE), LIVE, bench.now) is None
     bench.measuring.restart(bench.now)
@@ -241,3 +245,35 @@ def test_marks_of_another_step_or_another_life_are_worth_nothing(bench):
         bench.measuring.resume(mark, since, 112.0)
         assert bench.check(plan(RATE))[0].sample == 0
     assert "/" in counters(bench.signals._descriptor)
+
+
+HANDED_BACK = LIVE._replace(phase="Baking", step=1, weight=0, handed_back=True)
+
+
+def test_an_updated_primary_is_judged_in_the_canarys_place_and_compared_with_nobody(bench):
+    provider = Scripted(Measurement(2.0))
+    bench.templates["errors"] = Template(provider, "{{ canary }} {{ target }} {{ primary }}")
+    foreign = MetricPlan("errors", "template", max=3.0, template="errors")
+    bench.now = 110.0
+    bench.serve("v1", "primary", success=90, _5xx=10)
+    bench.serve("v2", "canary", success=100)
+    own, errors = bench.whole_check(plan(RATE, foreign), HANDED_BACK, side="primary").verdicts
+    assert (own.outcome, own.value, own.sample, own.primary) == ("fail", 90.0, 100, None)
+    assert "(primary, 100 requests in 10 s)" in own.reason
+    assert errors.outcome == "pass"
+    assert provider.asked == ["v1 v1 v1"]
+    hard = plan(RATE._replace(hard_min=95.0))
+    bench.now = 111.0
+    verdict, side = bench.measuring.look(hard, HANDED_BACK, bench.now)
+    assert (side, verdict.value) == ("primary", 90.0)
+    assert bench.measuring.look(hard, LIVE._replace(weight=0), bench.now) is None
+
+
+def test_a_hard_limit_on_a_metric_from_elsewhere_is_judged_by_the_check(bench):
+    bench.templates["errors"] = Template(Scripted(Measurement(9.0)), "errors")
+    metric = MetricPlan("errors", "template", hard_max=5.0, template="errors")
+    found = bench.whole_check(plan(metric))
+    assert (found.broken.side, found.broken.verdict.value) == ("canary", 9.0)
+    assert "hard limit: errors 9 is above 5" in found.broken.verdict.reason
+    assert found.verdicts == (found.broken.verdict,)
+    assert bench.whole_check(plan(metric._replace(hard_max=10.0))).broken is None

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from splitproxy.control.rollouts.store import SCHEMA, Entry, NewerStore, Row, Store, StoreError
+from splitproxy.control.rollouts.store import KEPT, SCHEMA, Entry, NewerStore, Row, Store, StoreError
 
 
 def row(name="shop", **fields):
@@ -54,6 +54,16 @@ async def test_history_is_read_in_pages(opened):
     assert [one.text for one in store.history("shop", after=after)] == ["4", "5", "6", "7", "8", "9"]
     assert [one.text for one in store.newest("shop", 2)] == ["8", "9"]
     assert store.history("unknown") == []
+
+
+async def test_the_newest_entries_of_each_rollout_are_kept(opened):
+    store, _ = opened()
+    await store.save(row("quiet"), [entry(store, "the only one", "quiet")])
+    await store.save(row(), [entry(store, str(n)) for n in range(KEPT + 50)])
+    await store.save(row(), [entry(store, "last") for _ in range(100)])
+    kept = store.newest("shop", 2 * KEPT)
+    assert (len(kept), kept[0].text, kept[-1].text) == (KEPT, "150", "last")
+    assert len(store.newest("quiet", 10)) == 1
 
 
 async def test_many_at_once_are_all_written(opened):

@@ -147,6 +147,10 @@ class Spec:
             "loadBalancing": "roundRobin",
             "connectTimeout": 3.0,
             "pool": dict(POOL),
+            "healthCheck": None,
+            "outlierDetection": None,
+            "slowStart": 0.0,
+            "panicThreshold": 50,
             **changes,
         }
 

@@ -143,7 +143,7 @@ def test_a_rewrite_of_the_host_alone_leaves_the_target():
 
 # --- compiling -------------------------------------------------------------------------------------------------------
 def test_no_filters_compile_to_nothing():
-    assert compile_filters([], "/") == (None, None, None, None, ())
+    assert compile_filters([], "/") == (None, None, None, None, (), None)
 
 
 def test_all_kinds_compile_side_by_side():

@@ -35,10 +35,10 @@ salts = st.integers(0, 2**64 - 1)
 class Run:
     """A rule `route/0` with upstreams a (primary) and b (canary) under a live share, as one worker has it."""
 
-    def __init__(self, spec, weights, *, area=None, route="shop", cohorts=(), affinity=None, **more):
+    def __init__(self, spec, weights, *, area=None, route="shop", cohorts=(), affinity=None, owner=(), **more):
         self.spec = spec
         self.area = area if area is not None else Area(memoryview(bytearray(live.LIVE_BYTES)).cast("Q"))
-        owner = {"name": "shop", "live": "key", "primary": "a", "canary": "b", "cohorts": list(cohorts)}
+        owner = {"name": "shop", "live": "key", "primary": "a", "canary": "b", "cohorts": list(cohorts), **dict(owner)}
         rule = {**spec.rule(to=weights, **more), "rollout": {**owner, "affinity": affinity, "mirror": MIRROR}}
         self.plain = spec.route(route, rule)
         self.slot = self.area.slot("key", take=True)
@@ -487,3 +487,42 @@ def test_a_rule_with_filters_of_its_own_is_never_plain(run_of):
         run.put(mirror=mirror).place()
         assert not run.split.plain
         assert not run.rule.plain
+
+
+# --- what outlasts a share -------------------------------------------------------------------------------------------
+def test_only_what_goes_to_a_canary_with_a_share_is_called_back_and_only_where_that_is_configured(run_of):
+    for tunnels in ("keep", "close"):
+        run = run_of(owner={"tunnels": tunnels})
+        canary, primary = run.split.pair(swapped=False)
+        promoted, _ = run.split.pair(swapped=True)
+        assert not run.split.recalls(canary), "before it has a share"
+        run.put(1)
+        assert run.split.recalls(canary) is (tunnels == "close")
+        assert run.split.recalls(promoted) is (tunnels == "close"), "once it is the primary, too"
+        assert not run.split.recalls(primary)
+
+
+@pytest.mark.parametrize(
+    ("traffic", "withdrawn"),
+    [
+        (REST, True),
+        (Traffic(weight=1), False),
+        (Traffic(cohorts=1), False),
+        (Traffic(mirror=10_000), True),
+        (Traffic(weight=10_000, swapped=True), False),
+    ],
+)
+def test_a_canary_is_withdrawn_when_nothing_but_copies_goes_there(run_of, traffic, withdrawn):
+    run = run_of().put(**traffic._asdict())
+    assert run.split.withdrawn is withdrawn
+
+
+def test_a_slot_given_back_is_no_longer_the_rollouts(run_of):
+    run = run_of().put(1)
+    assert run.split.present
+    run.area.keep([])
+    assert not run.split.present
+    run.area.slot("other", take=True)
+    assert not run.split.present
+    run.compile(Area(memoryview(bytearray(live.LIVE_BYTES)).cast("Q")))
+    assert not run.split.present, "it never had one"

@@ -1,6 +1,7 @@
 """Heads and chunked bodies: what is accepted means one thing only; h11 is asked for a second opinion."""
 
 import contextlib
+import itertools
 
 import h11
 import pytest
@@ -307,6 +308,18 @@ def test_what_is_no_chunked_body(data, bytewise):
 def test_all_trailers_together_are_bounded():
     with pytest.raises(ValueError, match="trailers"):
         decode(b"0\r\n" + b"X: 1\r\n" * 5_000 + b"\r\n")
+
+
+@pytest.mark.parametrize("cuts", [(), range(100)], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("data", [b"1;" + b"a" * 14 + b"\r\na\r\n0\r\n\r\n", b"0\r\nX: " + b"a" * 13 + b"\r\n\r\n"])
+def test_a_line_may_be_as_long_as_the_limit_however_it_comes(data, cuts):
+    for limit, fits in ((16, True), (15, False)):
+        decoder = ChunkedDecoder(limit)
+        places = [0, *[cut for cut in cuts if 0 < cut < len(data)], len(data)]
+        with contextlib.nullcontext() if fits else pytest.raises(ValueError, match=r"\w"):
+            for start, end in itertools.pairwise(places):
+                decoder.feed(data[start:end])
+        assert decoder.done is fits
 
 
 def test_extensions_are_dropped_and_several_pieces_are_one_chunk():

@@ -5,7 +5,8 @@ import marshal
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from splitproxy.core.snapshot import AccessLogPlan, EndpointPlan, Loader, build, encode
+from splitproxy.core.health import HealthCheck, OutlierDetection
+from splitproxy.core.snapshot import AccessLogPlan, EndpointPlan, ListenerPlan, Loader, build, encode
 from splitproxy.errors import ConfigError
 
 
@@ -25,7 +26,7 @@ def test_a_snapshot_holds_all_that_a_worker_needs(spec):
     snapshot = build(plain, generation=7)
     assert snapshot.generation == 7
     assert snapshot.workers == 3
-    assert snapshot.listeners == (("web", "127.0.0.1:8080"),)
+    assert snapshot.listeners == (ListenerPlan("web", "127.0.0.1:8080"),)
     assert snapshot.access_log == AccessLogPlan("-", "json")
     limits = snapshot.limits
     assert (limits.header_bytes, limits.header_count, limits.uri_bytes, limits.body_bytes) == (65536, 100, 8192, 0)
@@ -37,6 +38,28 @@ def test_a_snapshot_holds_all_that_a_worker_needs(spec):
     assert (upstream.max_idle, upstream.max_connections, upstream.max_pending) == (128, 1024, 1024)
     rule = snapshot.table.match(spec.request("GET", "/"))
     assert [(backend.upstream, share) for backend, share in rule.split.shares()] == [("a", 90.0), ("b", 10.0)]
+
+
+def test_what_is_said_of_health_is_taken_over(spec):
+    check = {"path": "/up", "host": None, "statuses": ["200-299", "404"], "interval": 1.0, "timeout": 0.5}
+    outliers = {"consecutiveErrors": 5, "interval": 10.0, "baseEjectionTime": 30.0, "maxEjectionTime": 300.0}
+    a, b = build(
+        spec.config(
+            upstreams=[
+                spec.upstream(
+                    "a",
+                    healthCheck={**check, "healthyThreshold": 2, "unhealthyThreshold": 3},
+                    outlierDetection={**outliers, "maxEjectionPercent": 10},
+                    slowStart=20.0,
+                ),
+                spec.upstream("b", panicThreshold=0),
+            ]
+        )
+    ).upstreams.values()
+    assert a.health_check == HealthCheck("/up", "", ((200, 299), (404, 404)), 1.0, 0.5, 2, 3)
+    assert a.outliers == OutlierDetection(5, 10.0, 30.0, 300.0, 10)
+    assert (a.slow_start, a.panic_percent) == (20.0, 50)
+    assert (b.health_check, b.outliers, b.slow_start, b.panic_percent) == (None, None, 0.0, 0)
 
 
 def test_without_an_access_log_there_is_none(spec):

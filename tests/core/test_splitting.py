@@ -277,3 +277,32 @@ def test_the_hash_is_the_documented_one(split_of, ask):
             name: -log((number(key + b"\0" + name.encode()) + 1) / 2**64) / weight for name, weight in three.items()
         }
         assert by_three[key] == min(scores, key=scores.__getitem__)
+
+
+# --- without some of them --------------------------------------------------------------------------------------------
+def test_the_rest_has_what_those_left_out_had_in_proportion(split_of):
+    split = split_of({"a": 50, "b": 30, "c": 20})
+    a, b, c = split.backends
+    counts = Counter(split.redraw([b], None, (number + 0.5) / 7_000) for number in range(7_000))
+    assert counts == {a: 5_000, c: 2_000}
+    assert split.redraw([a, c], None, 0.999) is b
+    assert split.redraw([a, b, c], None, 0.5) is None
+
+
+def test_a_weight_of_zero_gets_nothing_then_either(split_of):
+    split = split_of({"a": 1, "b": 1, "c": 0})
+    assert {split.redraw([split.backends[1]], key, 0.999) for key in (None, b"ann")} == {split.backends[0]}
+
+
+def test_by_key_only_clients_of_those_left_out_move(split_of, ask):
+    split = split_of({"a": 2, "b": 3, "c": 5}, key={"sourceAddress": True})
+    gone = split.backends[1]
+    before = {key: split.by_hash(key) for key in users(300)}
+    after = {key: split.redraw([gone], key, 0.0) for key in before}
+    assert {key for key in before if before[key] is not after[key]} == {key for key in before if before[key] is gone}
+    assert {after[key] for key in before if before[key] is gone} == {split.backends[0], split.backends[2]}
+
+
+def test_the_leading_backend_is_the_primary(split_of):
+    assert split_of({"a": 0, "b": 1, "c": 1}).leading.upstream == "b"
+    assert split_of({"a": 0}).leading is None

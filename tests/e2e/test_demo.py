@@ -237,7 +237,7 @@ def test_on_a_terminal_it_draws_the_split_until_ctrl_c(tmp_path):
 
 @pytest.mark.slow
 def test_on_a_terminal_it_draws_the_rollout(tmp_path):
-    text = seen_on_a_terminal(tmp_path, b"request-success-rate")
+    text = seen_on_a_terminal(tmp_path, "≥ 99 %".encode())
     assert "a canary as good as the primary" in text
     assert re.search(r"shop: Progressing, 5 % to v2, step 1 of 5, failed checks \d of 4", text)
     assert re.search(r"plan +\[5 % for 8 s\] → 10 % for 8 s", text)
@@ -285,14 +285,13 @@ class TestScenarios:
         assert re.search(r"\nshop: Failed, all to v1, .*\n.*request-success-rate", out)
         assert "Everything held." in out
 
-    def test_a_rollout_that_does_not_end_in_time_is_a_failure(self, demo):
+    def test_a_duration_of_the_users_own_may_end_before_the_rollout(self, demo):
         running = demo("--json", "--duration", "1")
         code, out, _ = running.ended()
-        assert code == 1
-        assert "and should have become Succeeded" in json.loads(out)["reasons"][0]
+        assert (code, json.loads(out)["held"]) == (0, True)
         running.nothing_is_left()
 
-    def test_interrupted_by_its_user_it_is_none(self, demo):
+    def test_interrupted_by_its_user_it_need_not_have_ended(self, demo):
         running = demo("--headless")
         running.until_lines(5)
         running.process.send_signal(signal.SIGINT)

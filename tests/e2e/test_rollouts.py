@@ -5,6 +5,7 @@ import http.client
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,7 @@ def test_a_good_canary_passes_its_gates_is_promoted_and_adopted_by_the_file(
     assert customers.names() == {"shop-v2": 40}
 
     adopted = copy.deepcopy(config)
-    adopted["rollouts"][0].update({"primary": "shop-v2", "canary": "shop-v1"})
-    adopted["routes"][0]["rules"][0]["backendRefs"] = [{"name": "shop-v2"}]
+    adopted["rollouts"][0].update(done["adopt"])
     assert proxy.reload(adopted)[0] == 200
     after = proxy.until("shop", lambda rollout: rollout["adopt"] is None)
     assert (after["phase"], after["primary"], after["canary"]) == ("Succeeded", "shop-v2", "shop-v1")
@@ -192,6 +192,53 @@ def test_a_hand_back_updates_the_primary_and_returns_the_traffic(base, running, 
     assert weights(done) == [100, 50, 0]
     assert customers.names() == {"shop-v2 as primary": 40}
     assert {status for status, _ in customers.answers} == {200}
+
+
+def test_a_hand_back_to_a_primary_that_does_not_get_ready_harms_nobody(
+    base, running, clients, services, receiver, tmp_path
+):
+    promotion = {
+        "mode": "handBack",
+        "webhook": {"url": f"http://{receiver.address}/deploy"},
+        "readiness": {"path": "/ready"},
+    }
+    release_1 = release({"stepWeights": [50, 100]}, promotion=promotion, progressDeadline="3s")
+    config = {**base, "rollouts": [release_1]}
+    receiver.statuses["/deploy"] = 500
+    proxy = running(config, tmp_path)
+    customers = clients(proxy)
+    receiver.until_called("/deploy")
+    services[0].status = 503  # as when the new version does not start
+    receiver.statuses["/deploy"] = 202
+    done = proxy.until_phase("shop", "Succeeded", "Failed")
+    assert (done["phase"], done["canaryWeight"]) == ("Failed", 100), said(done)
+    assert "not be reached" in done["reason"]
+    assert set(customers.answers) <= {(200, "shop-v1"), (200, "shop-v2")}, "nobody met the primary that was not ready"
+
+    newer = copy.deepcopy(config)
+    newer["rollouts"][0]["revision"] = "2"
+    assert proxy.reload(newer)[0] == 200
+    waiting = proxy.until("shop", lambda rollout: rollout["alarms"])
+    assert "the new revision begins when shop-v1 is there again" in waiting["alarms"][0]
+    services[0].status = 200
+    again = proxy.until("shop", lambda rollout: rollout["revision"] == "2" and rollout["canaryWeight"] > 0)
+    assert again["alarms"] == []
+    assert {status for status, _ in customers.answers} == {200}
+
+
+def test_an_updated_primary_that_fails_gives_the_traffic_back_to_the_canary(
+    base, running, clients, services, receiver, tmp_path
+):
+    promotion = {"mode": "handBack", "webhook": {"url": f"http://{receiver.address}/deploy"}, "bakeTime": "1h"}
+    proxy = running({**base, "rollouts": [release({"stepWeights": [100]}, promotion=promotion)]}, tmp_path)
+    customers = clients(proxy)
+    baking = proxy.until_phase("shop", "Baking", "Failed")
+    assert (baking["phase"], baking["canaryWeight"]) == ("Baking", 0), said(baking)
+    services[0].status = 500
+    done = proxy.until_phase("shop", "Succeeded", "Failed")
+    assert (done["phase"], done["canaryWeight"]) == ("Failed", 100), said(done)
+    assert "(primary, " in done["reason"]
+    assert customers.names() == {"shop-v2": 40}
 
 
 # --- rollback ---------------------------------------------------------------------------------------------------------
@@ -303,6 +350,25 @@ def test_a_promotion_that_the_file_does_not_know_survives_a_restart(base, runnin
     assert customers.names() == {"shop-v2": 40}
     assert second.rollout("shop")["primary"] == "shop-v2"
     assert set(customers.answers) == {(200, "shop-v2")}, "from the very first request on"
+
+
+def test_the_program_does_not_start_with_a_file_that_undoes_a_promotion(base, running, tmp_path):
+    config = {**base, "rollouts": [release({}, skipAnalysis=True)]}
+    first = running(config, tmp_path)
+    done = first.until_phase("shop", "Succeeded")
+    first.kill_everything()
+    changed = copy.deepcopy(config)
+    changed["rollouts"][0]["revision"] = "2"
+    file = tmp_path / "changed.yaml"
+    file.write_text(json.dumps(changed))
+    command = [sys.executable, "-m", "splitproxy", "run", "-c", str(file)]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert refused.returncode == 1
+    assert "first write `primary: shop-v2` and `canary: shop-v1`" in refused.stderr
+    changed["rollouts"][0].update(done["adopt"])
+    second = running(changed, tmp_path)
+    after = second.until("shop", lambda rollout: rollout["revision"] == "2")
+    assert (after["primary"], after["canary"]) == ("shop-v2", "shop-v1")
 
 
 def test_a_newer_revision_begins_again_at_nothing(base, running, clients, tmp_path):

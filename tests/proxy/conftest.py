@@ -10,15 +10,17 @@ import inspect
 import json
 import mmap
 import socket
+import ssl
 import struct
 import traceback
 from dataclasses import dataclass, field
 
 import pytest
+import trustme
 import uvloop
 
 from splitproxy.core import snapshot, stats
-from splitproxy.proxy.downstream import Downstream
+from splitproxy.proxy.door import Entrance
 from splitproxy.proxy.service import Service
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
@@ -34,6 +36,7 @@ LIMITS = {
     "keepAliveTimeout": 75.0,
 }
 POOL = {"maxIdle": 128, "idleTimeout": 30.0, "maxConnections": 1024, "maxPending": 1024}
+HEALTH = {"healthCheck": None, "outlierDetection": None, "slowStart": 0.0, "panicThreshold": 50}
 TIMEOUTS = {"request": 0.0, "backendRequest": 0.0, "responseHead": 60.0, "streamIdle": 300.0, "tunnelIdle": 3600.0}
 ROOT = {"path": {"type": "PathPrefix", "value": "/"}, "method": None, "headers": [], "cookies": [], "queryParams": []}
 
@@ -218,8 +221,8 @@ class Endpoint:
         self.connected = asyncio.Event()
         self._tasks = set()
 
-    async def start(self):
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+    async def start(self, tls=None):
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
         self.port = self.server.sockets[0].getsockname()[1]
         return self
 
@@ -261,6 +264,53 @@ def answering(data=OK, *, bytewise=False, then=""):
     return script
 
 
+# --- certificates ----------------------------------------------------------------------------------------------------
+class Authority:
+    """Who certifies, in every form in which a test needs what it has certified."""
+
+    def __init__(self):
+        self.ca = trustme.CA()
+        self.pem = self.ca.cert_pem.bytes().decode()
+
+    def certified(self, *names, **options):
+        """Return a certificate for `names` in the form of the plain snapshot."""
+        made = self.ca.issue_cert(*names, **options)
+        chain = "".join(part.bytes().decode() for part in made.cert_chain_pems)
+        return {"names": list(names), "pem": {"chain": chain, "key": made.private_key_pem.bytes().decode()}}
+
+    def listener(self, *certificates, **changes):
+        """Return the `tls` of a plain listener; certificates are given by their names."""
+        pairs = [self.certified(*names) for names in certificates]
+        return {"certificates": pairs, "minVersion": "1.2", "clientCa": "", "clientAuth": "required", **changes}
+
+    def upstream(self, **changes):
+        """Return the `tls` of a plain upstream."""
+        return {"ca": self.pem, "serverName": None, "pem": None, "insecureSkipVerify": False, **changes}
+
+    def client(self, *names, alpn=()):
+        """Return the context of a client that trusts us; with `names` it has a certificate for them."""
+        context = ssl.create_default_context(cadata=self.pem)
+        if names:
+            self.ca.issue_cert(*names).configure_cert(context)
+        if alpn:
+            context.set_alpn_protocols(alpn)
+        return context
+
+    def server(self, *names, clients=None):
+        """Return the context of an endpoint; `clients` certifies those that it lets in."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.ca.issue_cert(*names).configure_cert(context)
+        if clients is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(cadata=clients.pem)
+        return context
+
+
+@pytest.fixture(scope="session")
+def authority():
+    return Authority()
+
+
 # --- the rig -----------------------------------------------------------------------------------------------------
 class Rig:
     """A service, its listener, and whoever talks to it."""
@@ -270,20 +320,21 @@ class Rig:
 
     def __init__(self, folder):
         self.log_path = folder / "access.log"
-        self.endpoints, self.clients, self.servers = [], [], []
+        self.endpoints, self.clients, self.entrance = [], [], None
         self.service = None
         self.area = None  # where the live shares of rollouts stand, if there are any
         self.expect_bug = False
 
-    async def endpoint(self, script=OK, **options):
-        """Start an endpoint; bytes stand for a script that always answers with them."""
+    async def endpoint(self, script=OK, *, tls=None, **options):
+        """Start an endpoint, `tls` its context; bytes stand for a script that always answers with them."""
         endpoint = Endpoint(script if inspect.iscoroutinefunction(script) else answering(script, **options))
         self.endpoints.append(endpoint)
-        return await endpoint.start()
+        return await endpoint.start(tls)
 
     def plain(self, *upstreams, rules=None, limits=(), timeouts=(), pool=(), generation=1, **changes):
         """Return a plain snapshot; upstreams a, b, c... are each an endpoint, a `host:port`, or a list of these."""
         plans = []
+        scheme = "https" if "tls" in changes else "http"
         for name, given in zip("abcdef", upstreams, strict=False):
             urls = [
                 u if isinstance(u, str) else f"127.0.0.1:{u.port}"
@@ -294,17 +345,20 @@ class Rig:
                 {
                     "name": name,
                     "endpoints": [
-                        {"url": f"http://{url}", "host": host, "port": int(port), "weight": 1}
+                        {"url": f"{scheme}://{url}", "host": host, "port": int(port), "weight": 1}
                         for url, (host, _, port) in zip(urls, split, strict=True)
                     ],
+                    "tls": changes.get("tls"),
                     "loadBalancing": "roundRobin",
                     "connectTimeout": changes.get("connect_timeout", 3.0),
                     "pool": {**POOL, **dict(pool)},
+                    **HEALTH,
+                    **changes.get("health", {}).get(name, {}),
                 }
             )
         rules = [{}] if rules is None else rules
         return {
-            "listeners": [{"name": "web", "address": "127.0.0.1:0"}],
+            "listeners": [{"name": "web", "address": "127.0.0.1:0", **changes.get("listener", {})}],
             "admin": {"address": "127.0.0.1:0", "allowedHosts": []},
             "probes": None,
             "workers": 1,
@@ -341,27 +395,35 @@ class Rig:
             self.bugs = []
         generation = self.service.generation + 1
         self.service.commit(await self.service.prepare(snapshot.build(plain, generation, self.area)))
-        if not self.servers:
-            self.servers.append(await self.service.loop.create_server(lambda: Downstream(self.service), "127.0.0.1", 0))
-        self.port = self.servers[0].sockets[0].getsockname()[1]
+        if self.entrance is None:
+            sock = socket.socket()
+            sock.bind(("127.0.0.1", 0))
+            self.port = sock.getsockname()[1]
+            self.entrance = Entrance(self.service, "127.0.0.1:0", sock)
+            await self.entrance.open()
+        else:
+            await self.entrance.adapt()
 
     def _bug(self, where):
         self.bugs.append(f"{where}: {traceback.format_exc()}")
 
-    async def client(self, receive_buffer=0):
-        """Connect a client."""
+    async def client(self, receive_buffer=0, *, first=b"", tls=None, name=None):
+        """Connect a client, which begins with `first`, then TLS in the context `tls`, asking for `name`."""
         sock = socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
-        reader, writer = await asyncio.open_connection(sock=sock, limit=2**16)
+        if first:
+            await asyncio.get_running_loop().sock_sendall(sock, first)
+        options = {} if tls is None else {"ssl": tls, "server_hostname": name or ""}
+        reader, writer = await asyncio.open_connection(sock=sock, limit=2**16, **options)
         self.clients.append(Client(reader, writer))
         return self.clients[-1]
 
-    async def ask(self, *args, **fields):
-        """Ask once, on a connection of its own."""
-        client = await self.client()
+    async def ask(self, *args, connection=(), **fields):
+        """Ask once, on a connection of its own, made with the options `connection`."""
+        client = await self.client(**dict(connection))
         response = await client.ask(*args, **fields)
         client.close()
         return response
@@ -448,8 +510,8 @@ class Rig:
             client.writer.transport.abort()
         for endpoint in self.endpoints:
             endpoint.stop()
-        for server in self.servers:
-            server.close()
+        if self.entrance is not None:
+            self.entrance._stop()
         if self.service is not None:
             if self.service.access_log is not None:
                 self.service.access_log.close()

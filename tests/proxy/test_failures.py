@@ -137,6 +137,29 @@ async def test_a_head_that_drips_is_408_all_the_same(rig):
     dripping.cancel()
 
 
+async def test_empty_lines_put_no_deadline_off(rig):
+    await rig.serve(await rig.endpoint(), limits={"headerTimeout": 0.3})
+    client = await rig.client()
+
+    async def drip():
+        while True:
+            await client.send(b"\r\n", bytewise=True)
+            await asyncio.sleep(0.05)
+
+    dripping = asyncio.ensure_future(drip())
+    await client.reader.read()  # within the test's patience; a 408 or nothing, as the last byte was a CR or an LF
+    dripping.cancel()
+
+
+@pytest.mark.parametrize("bytewise", [False, True])
+async def test_empty_lines_before_a_request_are_ignored(rig, bytewise):
+    await rig.serve(await rig.endpoint())
+    client = await rig.client()
+    for _ in range(2):
+        await client.send(b"\r\n" * 5 + GET, bytewise=bytewise)
+        assert (await client.response()).status == 200
+
+
 async def test_a_body_that_is_too_slow_is_408_and_charged_to_nobody(rig):
     await rig.serve(await rig.endpoint(), limits={"bodyIdleTimeout": 0.2})
     client = await rig.client()

@@ -11,7 +11,8 @@ from splitproxy.proxy.resolver import Resolver, is_address
 
 
 def plan(*endpoints):
-    return UpstreamPlan("a", tuple(EndpointPlan(*endpoint) for endpoint in endpoints), "roundRobin", 3.0, 1, 1.0, 1, 1)
+    listed = tuple(EndpointPlan(*endpoint) for endpoint in endpoints)
+    return UpstreamPlan("a", listed, "roundRobin", 3.0, 1, 1.0, 1, 1, None, None, 0.0, 50.0)
 
 
 class Answers:

@@ -240,3 +240,20 @@ async def test_filters_of_a_backend_go_with_it_under_both_roles(rig, share, pair
             share.put(weight, swapped=swapped)
             seen.append((await client.ask()).get(b"x-version"))
         assert seen == [None, b"two"]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize(("secure", "key"), [(None, None), (False, None), (True, None), (False, "sp_id")])
+async def test_a_session_is_secure_over_tls_unless_the_file_says_otherwise(
+    rig, authority, share, pair, secure, key, trusted
+):
+    split = {"key": key and {"cookie": key, "issue": True}, "overrides": []}
+    listener = {"trustedProxies": ["127.0.0.1/32"]} if trusted else {"tls": authority.listener(["shop.test"])}
+    rules = owned(affinity={**AFFINITY, "secure": secure}, split=split)
+    await rig.serve(*await pair(), rules=rules, listener=listener)
+    share.put(5_000)
+    encrypted = {} if trusted else {"tls": authority.client(), "name": "shop.test"}
+    line = (await rig.ask(connection=encrypted, x_forwarded_proto="https")).get(b"set-cookie")
+    assert line.startswith(b"sp_id=" if key else (b"release=", b"stable="))
+    # A cookie of the split's key has no setting of its own.
+    assert line.count(b"; Secure") == (0 if secure is False and not key else 1)

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from splitproxy.control.guard import OPERATOR, WHO, Handler
+from splitproxy.control.guard import BEARER, OPERATOR, Handler
 from splitproxy.control.outbound import shown
 from splitproxy.control.rollouts import views
-from splitproxy.control.rollouts.controller import Controller, Unsaved
+from splitproxy.control.rollouts.controller import Controller
 from splitproxy.control.rollouts.desk import Desk
+from splitproxy.control.rollouts.items import Unsaved
 from splitproxy.control.rollouts.keeping import SHOWN, VIEWED
 from splitproxy.control.rollouts.store import Entry, StoreError
 from splitproxy.core.rollout.events import Verb
@@ -119,7 +120,7 @@ class Rollouts:
 
 
 def _operator(request: web.Request) -> str:
-    return shown(request.get(WHO) or request.headers.get(OPERATOR, "") or "api", 100)
+    return shown(BEARER.get() or request.headers.get(OPERATOR, "") or "api", 100)
 
 
 def _number(request: web.Request, name: str, otherwise: int, most: int) -> int:

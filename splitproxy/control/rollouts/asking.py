@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from splitproxy.control import endpoints
 from splitproxy.control.rollouts import reach
 from splitproxy.control.rollouts.clock import in_window, wall
 from splitproxy.core.analysis import ERROR, Verdict
@@ -79,7 +80,9 @@ class Asking:
             # Not from now: a late tick makes the next one no later. Ticks that were missed altogether are let go.
             interval = self.interval()
             self.due += interval * ((now - self.due) // interval + 1)
-            if controller.state.step < 0 or controller.state.unreachable_since >= 0:
+            state = controller.state
+            # Where a step hangs on who is there, the tick must know it.
+            if state.step < 0 or state.unreachable_since >= 0 or self._handing_back:
                 await self.probe()
             else:
                 controller.later(self.probe())
@@ -96,35 +99,53 @@ class Asking:
                 return
 
     # --- whether the upstreams are there -----------------------------------------------------------------------------
+    @property
+    def _handing_back(self) -> bool:
+        """Whether the primary is being updated, or was, so that traffic is to return to it."""
+        plan, state = self._controller.plan, self._controller.state
+        return plan.mode == "handBack" and state.step >= len(plan.stages)
+
     async def probe(self) -> None:
-        """Look whether the upstreams take connections, and report it."""
+        """Look whether the upstreams take connections, and the updated primary is ready, and report it."""
+        while True:
+            before = self._controller.state.handed_back
+            found = await self._found()
+            # What was seen of the primary before its update says nothing of the time after.
+            if self._controller.state.handed_back == before:
+                self._controller.put(found)
+                return
+
+    async def _found(self) -> Reachable:
         controller = self._controller
-        plan, endpoints = controller.plan, controller.facts.endpoints
+        plan, urls = controller.plan, controller.facts.endpoints
         path = controller.rollout["promotion"]["readiness"]["path"]
         canary, primary = await asyncio.gather(
-            reach.any_connects(endpoints.get(plan.canary, ())),
-            reach.all_ready(controller.parts.session, endpoints.get(plan.primary, ()), path)
+            reach.any_connects(urls.get(plan.canary, ())),
+            reach.all_ready(controller.parts.session, urls.get(plan.primary, ()), path)
             if path and controller.state.handed_back
-            else reach.any_connects(endpoints.get(plan.primary, ())),
+            else reach.any_connects(urls.get(plan.primary, ())),
         )
-        controller.put(Reachable(canary[0], primary[0], canary[1] or primary[1]))
+        if canary[0] and not endpoints.usable(controller.parts.signals, plan.canary):
+            canary = False, f"{plan.canary} takes connections, but no worker finds an endpoint of it healthy"
+        return Reachable(canary[0], primary[0], canary[1] or primary[1])
 
     # --- commands ----------------------------------------------------------------------------------------------------
     def carry_out(self, command: Ask | Measure) -> None:
-        """Do what the machine asks for, in the background."""
-        if isinstance(command, Ask):
-            self._controller.later(self._ask(command))
-        else:
-            self._controller.later(self._measure(command))
-
-    async def _ask(self, command: Ask) -> None:
+        """Do what the machine asks for, in the background; webhooks are told how things stand at this moment."""
         controller = self._controller
+        if isinstance(command, Measure):
+            controller.later(self._measure(command))
+            return
         promotion = controller.rollout["promotion"]["webhook"]
         hooks = [hook for hook in controller.rollout["analysis"]["webhooks"] if hook["type"] == command.type]
         if command.type == "hand-back" and promotion is not None:
             hooks = [promotion]
+        controller.later(self._ask(command, hooks, controller.telling.payload()))
+
+    async def _ask(self, command: Ask, hooks: list[dict[str, Any]], payload: dict[str, Any]) -> None:
+        controller = self._controller
         try:
-            result = await controller.parts.hooks.ask(hooks, controller.telling.payload())
+            result = await controller.parts.hooks.ask(hooks, payload)
             answer = Answer(command.type, command.round, result.outcome, result.hook, result.text)
         except Exception as error:
             log.exception("rollout %s: asking the %s webhooks fails", controller.plan.name, command.type)
@@ -135,7 +156,11 @@ class Asking:
         controller = self._controller
         plan = controller.plan
         try:
-            verdicts = await controller.measuring.check(plan, controller.state, controller.clock.now())
+            verdicts, broken = await controller.measuring.check(
+                plan, controller.state, controller.clock.now(), side=command.side
+            )
+            if broken:
+                controller.put(broken)
         except Exception as error:
             log.exception("rollout %s: measuring fails", plan.name)
             verdicts = tuple(

@@ -9,11 +9,12 @@ import asyncio
 import json
 import logging
 from collections.abc import Coroutine, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from splitproxy.control.rollouts import following, views
 from splitproxy.control.rollouts.asking import Asking
 from splitproxy.control.rollouts.clock import Clock, iso, wall
+from splitproxy.control.rollouts.items import Item, Unsaved, settle
 from splitproxy.control.rollouts.keeping import Keeping
 from splitproxy.control.rollouts.measuring import Measuring
 from splitproxy.control.rollouts.parts import Facts, Parts
@@ -33,7 +34,6 @@ from splitproxy.core.rollout.machine import (
 from splitproxy.core.rollout.plan import Plan
 from splitproxy.core.rollout.state import ACTIVE, State
 from splitproxy.core.rollout.traffic import grows
-from splitproxy.errors import SplitProxyError
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +41,6 @@ _CLOCK_SECONDS: Final = 10.0
 """How much of a rollout's clock a crash may lose while nothing happens."""
 _URGENT: Final = frozenset({"abort", "undo"})
 """Verbs that do not wait for the disk's answer to an earlier decision."""
-
-
-class Unsaved(SplitProxyError):
-    """What an operator asked for was not done, because it could not be saved."""
-
-
-class _Item(NamedTuple):
-    event: Event
-    done: "asyncio.Future[str | None] | None" = None
-    """Of an operator's verb: None when it was done, else why not."""
 
 
 class Controller:
@@ -76,16 +66,20 @@ class Controller:
         self.started = False
         self.refused = ""
         """Why what the file says is not done; empty: it is."""
+        self.removed = False
+        """Whether the file names it no more, and that was accepted."""
         self.served: list[Mapping[str, Any]] = []
         """The plain forms by which workers serve it: two while a configuration is being published."""
         self.facts = facts
         self.upcoming: tuple[Mapping[str, Any], Plan] | None = None
         """The plain form and plan of the file, where they wait for the next step."""
         self._file: Mapping[str, Any] = plain
-        self._queue: asyncio.Queue[_Item] = asyncio.Queue()
+        self._queue: asyncio.Queue[Item] = asyncio.Queue()
         self.rows = Rows(self)
         self.keeping = Keeping(parts.store, self.plan.name, self.rows.make)
         self._breached = False
+        self._waits: Begin | None = None
+        """The file's revision that waits for the primary, though no run is under way."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self.measuring = Measuring(parts.signals, parts.monotonic, self.rollout, facts.keys, facts.templates)
         self.telling = Telling(self)
@@ -116,7 +110,7 @@ class Controller:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.keeping.close()
         while not self._queue.empty():
-            _settle(self._queue.get_nowait(), Unsaved("the rollout is run no more"))
+            settle(self._queue.get_nowait(), Unsaved("the rollout is run no more"))
 
     def later(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do something beside the queue."""
@@ -147,7 +141,7 @@ class Controller:
     # --- events ------------------------------------------------------------------------------------------------------
     def put(self, event: Event) -> None:
         """Have an event decided on, after those before it."""
-        self._queue.put_nowait(_Item(event))
+        self._queue.put_nowait(Item(event))
         if isinstance(event, Breached):
             self.keeping.hurry(urgent=True)
 
@@ -156,22 +150,22 @@ class Controller:
         if not self.started:
             raise Unsaved(self.refused or "the configuration is not served yet")
         done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(_Item(verb, done))
+        self._queue.put_nowait(Item(verb, done))
         if verb.name in _URGENT:
             self.keeping.hurry(urgent=True)
         return await done
 
     def look(self) -> None:
         """Compare the hard limits with what was counted up to now, and keep a mark for later windows if one is due."""
-        shares = self.traffic
-        if not self.active or not (shares.weight or shares.mirror or shares.cohorts):
+        state = self.state  # of a dry run too: there may be copies, or requests that are forced
+        if not self.active or not (state.weight or state.mirror or state.cohorts or state.handed_back):
             return
         now = self.clock.now()
         self.measuring.note(self.plan, now)
         found = None if self._breached else self.measuring.look(self.plan, self.state, now)
         if found:
             self._breached = True
-            self.put(Breached(found))
+            self.put(found)
 
     # --- the file ----------------------------------------------------------------------------------------------------
     def follow(self, plain: Mapping[str, Any], facts: Facts) -> None:
@@ -179,7 +173,7 @@ class Controller:
         # What the plan in force still needs stays at hand until it is replaced.
         templates = {**self.facts.templates, **facts.templates}
         facts = facts._replace(templates=templates, endpoints={**self.facts.endpoints, **facts.endpoints})
-        self._file, self.facts, self.refused = plain, facts, ""
+        self._file, self.facts, self.refused, self._waits = plain, facts, "", None
         self.served = [plain]
         if self.state.swapped:
             if following.adopts(plain, self.running):
@@ -209,10 +203,21 @@ class Controller:
         self._begin_if(wanted, plain)
 
     def _begin_if(self, wanted: str, plain: Mapping[str, Any]) -> None:
-        if wanted == "begin" and not self.state.handed_back:
+        if wanted == "begin" and not (self.active and self.state.handed_back):
             self.put(Begin(following.revision(plain)))
         elif wanted == "return":
             self.put(Verb("abort", f"the file, which names the promoted revision {self.state.promoted} again"))
+
+    def _await_primary(self, event: Event) -> None:
+        """Say that the file's revision waits for the primary, if it does; begin it when that is back."""
+        if following.bereft(self.state):
+            if isinstance(event, Begin) and not event.by:
+                self._waits, self.refused = event, following.waiting(self.running)
+                self.telling.stands()
+        elif self._waits:
+            waits, self._waits, self.refused = self._waits, None, ""
+            if not self.active:
+                self.put(waits)
 
     def _stranded(self) -> None:
         """End a run whose upstreams the file has exchanged while nobody ran it (a reload would have been refused)."""
@@ -269,14 +274,14 @@ class Controller:
             try:
                 answer = await self._decide(item)
             except Unsaved as error:
-                _settle(item, error)
+                settle(item, error)
             except Exception as error:
                 log.exception("rollout %s: a defect; %r is dropped", self.plan.name, item.event)
-                _settle(item, error)
+                settle(item, error)
             else:
-                _settle(item, answer)
+                settle(item, answer)
 
-    async def _decide(self, item: _Item) -> str | None:
+    async def _decide(self, item: Item) -> str | None:
         """Let one event do its work; return why a verb was refused."""
         event, before = item.event, self.state
         if isinstance(event, Breached):
@@ -287,10 +292,10 @@ class Controller:
             return why
         upcoming = self.upcoming[1] if self.upcoming else None
         outcome = advance(self.plan, before, event, self.clock.now(), upcoming)
-        self._see(event)
         if outcome.state == before and not outcome.commands and outcome.plan is self.plan:
             self._idle(event)
             return None
+        self._see(event)
         entries = self._entries(outcome)
         if grows(traffic(outcome.plan, outcome.state), self.traffic):
             await self._grow(outcome, entries)
@@ -300,6 +305,7 @@ class Controller:
         self.asking.decided(before, self.state)
         if before.phase in ACTIVE and not self.active:
             self._begin_if(following.meaning(self._file, self.running, new=False), self._file)
+        self._await_primary(event)
         return None
 
     def _idle(self, event: Event) -> None:
@@ -385,13 +391,3 @@ class Controller:
     def summary(self) -> dict[str, Any]:
         """Return where it stands, in short."""
         return views.summary(self.plan, self.state, self.traffic)
-
-
-def _settle(item: _Item, answer: str | Exception | None) -> None:
-    """Tell the one who waits for an event, if anybody does, what became of it."""
-    if item.done is None or item.done.done():
-        return
-    if isinstance(answer, Exception):
-        item.done.set_exception(answer)
-    else:
-        item.done.set_result(answer)

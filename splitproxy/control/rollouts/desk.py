@@ -27,6 +27,7 @@ from splitproxy.control.rollouts.store import Entry, NewerStore, Row, Store, Sto
 from splitproxy.control.signals import Signals
 from splitproxy.core import live
 from splitproxy.core.live import LIVE_BYTES, LIVE_OFFSET, Area, Traffic
+from splitproxy.core.rollout.machine import from_plain
 from splitproxy.errors import LiveFull
 
 log = logging.getLogger(__name__)
@@ -74,14 +75,42 @@ class Desk:
         await self._hooks.close()
         await self._news.close(_NEWS_SECONDS)
         await self._session.close()
-        if self.store:
-            await asyncio.to_thread(self.store.close)
+        await self._close_store()
 
     # --- configurations ----------------------------------------------------------------------------------------------
     def objections(self, candidate: Candidate) -> list[str]:
         """Return why `candidate` must not take the place of what is served."""
         running = {name: controller.running for name, controller in self.controllers.items()}
-        return following.objections(candidate, running, str(self.store.path) if self.store else None)
+        wanted = {plain["name"] for plain in candidate.releases.get("rollouts", [])}
+        resting = {name: one for name, one in self._resting().items() if name in wanted}
+        return following.objections(candidate, running | resting, str(self.store.path) if self.store else None)
+
+    async def forgotten(self, candidate: Candidate) -> list[str]:
+        """Return which promotions of the state file `candidate` would undo without knowing: for a program's start."""
+        rollouts, state = candidate.releases.get("rollouts", []), candidate.releases.get("state")
+        path = Path(state["path"]) if state else None
+        if path and self.store is None and not self.halted and await asyncio.to_thread(path.exists):
+            await self._open(path)
+        names = {plain["name"] for plain in rollouts}
+        names |= {name for name, row in self._rows.items() if "removed" not in row.evidence}
+        resting = {name: one for name, one in self._resting().items() if name in names}
+        found = following.objections(candidate, resting, None)
+        if not rollouts:
+            await self._close_store()  # it was only looked into: a later file may name another
+        return found
+
+    def _resting(self) -> dict[str, following.Running]:
+        """Return the promotions that are not adopted, of rollouts that nobody runs; the file may bring them back."""
+        found = {}
+        for name in self._rows.keys() - self.controllers.keys():
+            row = self._rows[name]
+            try:
+                one = following.Running(json.loads(row.plan), from_plain(row.state))
+            except (KeyError, TypeError, ValueError):
+                continue  # that it cannot be read is said where it is taken up
+            if one.state.swapped:
+                found[name] = one
+        return found
 
     async def prepare(self, candidate: Candidate) -> None:
         """Let the workers find the shares of `candidate` as they have to be. Raises LoadError."""
@@ -118,6 +147,9 @@ class Desk:
         self._news.configure(self._providers.values())
         for name in self.controllers.keys() - wanted:
             gone = self.controllers.pop(name)
+            gone.removed = True
+            if gone.started:
+                gone.keeping.save()
             self._rows[name] = gone.rows.make()
             self._tails[name] = list(gone.keeping.history)[-VIEWED:]
             self._later(gone.close())
@@ -160,6 +192,11 @@ class Desk:
         except StoreError as error:
             log.error("rollouts begin without a memory, and take no step that cannot be saved: %s", error)
         self.store = store
+
+    async def _close_store(self) -> None:
+        if self.store:
+            await asyncio.to_thread(self.store.close)
+        self.store, self.halted = None, ""
 
     def _controller(
         self, candidate: Candidate, plain: Mapping[str, Any], templates: Mapping[str, Template]

@@ -48,6 +48,21 @@ def meaning(plain: Plain, running: Running, *, new: bool) -> Literal["begin", "r
     return "nothing" if wanted in (state.revision, state.promoted) else "begin"
 
 
+def bereft(state: State) -> bool:
+    """Say whether a run has left traffic on the canary because of its primary, and that is still not there."""
+    left = state.phase not in ACTIVE and not state.swapped and state.weight > 0
+    return left and state.primary_unreachable_since >= 0
+
+
+def waiting(running: Running) -> str:
+    """Return why a new revision does not begin where the rollout is `bereft`."""
+    plain = running.plain
+    return (
+        f"rollout {plain['name']}: {plain['canary']} has all traffic and {plain['primary']} cannot be reached: the new"
+        f" revision begins when {plain['primary']} is there again"
+    )
+
+
 def objections(candidate: Candidate, running: Mapping[str, Running], path: str | None) -> list[str]:
     """Return why `candidate` must not take the place of the configuration that is served; `path`: of the state file."""
     wanted = {plain["name"]: plain for plain in candidate.releases.get("rollouts", ())}

@@ -17,8 +17,10 @@ from splitproxy.control.providers import Provider
 from splitproxy.control.signals import Signals
 from splitproxy.core import stats, templates
 from splitproxy.core.analysis import Measurement, Verdict, breach, judge
+from splitproxy.core.rollout.events import Breached
 from splitproxy.core.rollout.plan import MetricPlan, Plan
 from splitproxy.core.rollout.state import State
+from splitproxy.core.rollout.traffic import traffic
 from splitproxy.core.stats import Key
 
 PROVIDER_SECONDS: Final = 30.0
@@ -50,6 +52,15 @@ class Mark(NamedTuple):
     canary: Cells
     mirror: Cells
     primary: Cells
+
+
+class Check(NamedTuple):
+    """What a check has found."""
+
+    verdicts: tuple[Verdict, ...]
+    """In the order of the plan."""
+    broken: Breached | None = None
+    """The hard limit that is broken by a metric of somebody else's; the others are looked at between checks."""
 
 
 class Template(NamedTuple):
@@ -167,73 +178,62 @@ class Measuring:
             self._marks = [mark]
 
     # --- measurements ------------------------------------------------------------------------------------------------
-    async def check(self, plan: Plan, state: State, clock: float) -> tuple[Verdict, ...]:
-        """Measure and judge every metric, all at the same time."""
+    async def check(self, plan: Plan, state: State, clock: float, side: str = "canary") -> Check:
+        """Measure and judge every metric, all at the same time: of the canary, or of the updated `primary`."""
         now, before = self._mark(clock), self._checked
         self._checked = now
-        side = _side(state)
-        found: dict[str, Verdict] = {}
+        updated = side == "primary"
+        series = "primary" if updated else _series(plan, state)
+        found: dict[str, Check] = {}
         for metric in plan.metrics:
             if metric.kind != "template":
                 begin = self._begin(metric, clock, before)
-                canary, primary = (self._own(metric, begin, now, which) for which in (side, "primary"))
-                found[metric.name] = self._judged(metric, plan, state, canary, primary)
+                primary = None if updated else self._own(metric, begin, now, "primary")
+                found[metric.name] = _judged(metric, plan, state, self._own(metric, begin, now, series), primary, side)
         self._keep(plan, now)
         foreign = [one for one in plan.metrics if one.kind == "template"]
-        if foreign:
-            asked = await asyncio.gather(*(self._verdict(one, plan, state, now, before) for one in foreign))
-            found |= {one.metric: one for one in asked}
-        return tuple(found[metric.name] for metric in plan.metrics)
+        seconds = {one.name: now.at - self._begin(one, clock, before).at for one in foreign}
+        asked = await asyncio.gather(*(self._foreign(one, plan, seconds[one.name], side) for one in foreign))
+        for metric, measurement in zip(foreign, asked, strict=True):
+            found[metric.name] = _judged(metric, plan, state, measurement, None, side)
+        broken = next((found[one.name].broken for one in foreign if found[one.name].broken), None)
+        return Check(tuple(verdict for one in plan.metrics for verdict in found[one.name].verdicts), broken)
 
-    def look(self, plan: Plan, state: State, clock: float) -> Verdict | None:
-        """Return the hard limit that is broken at this moment, None when all are kept."""
+    def look(self, plan: Plan, state: State, clock: float) -> Breached | None:
+        """Return the hard limit that is broken at this moment, None when all are kept; of an updated primary too."""
         hard = [one for one in plan.metrics if one.kind != "template" and (one.hard_min, one.hard_max) != (None, None)]
         if not hard:
             return None
-        side = _side(state)
+        sides = {"canary": _series(plan, state)} | ({"primary": "primary"} if state.handed_back else {})
         for metric in hard:
             begin = self._begin(metric, clock, self._stage)
-            measurement = self._own(metric, begin, None, side)
-            found = breach(metric, measurement, min_requests=_min_requests(plan, state, metric))
-            if found:
-                return found
+            for side, series in sides.items():
+                measurement = self._own(metric, begin, None, series)
+                found = breach(metric, measurement, min_requests=_min_requests(plan, state, metric), who=side)
+                if found:
+                    return Breached(found, side)
         return None
 
-    async def _verdict(self, metric: MetricPlan, plan: Plan, state: State, now: Mark, before: Mark) -> Verdict:
-        begin = self._begin(metric, now.clock, before)
-        canary = await self._foreign(metric, plan, now.at - begin.at)
-        return self._judged(metric, plan, state, canary, None)
-
-    def _judged(
-        self, metric: MetricPlan, plan: Plan, state: State, canary: Measurement, primary: Measurement | None
-    ) -> Verdict:
-        return judge(
-            metric,
-            canary,
-            primary,
-            compare=plan.compare,
-            limits=next(((low, high) for name, low, high in _limits(plan, state) if name == metric.name), None),
-            min_requests=_min_requests(plan, state, metric),
-        )
-
-    def _own(self, metric: MetricPlan, begin: Mark, end: Mark | None, side: str) -> Measurement:
-        """Measure one side from one mark to another, or up to now."""
-        where = getattr(self._keys, side)
+    def _own(self, metric: MetricPlan, begin: Mark, end: Mark | None, series: str) -> Measurement:
+        """Measure one of the series of `Keys` from one mark to another, or up to now."""
+        where = getattr(self._keys, series)
         if metric.kind == "requests-in-flight":
             return Measurement(float(self._signals.gauge(where, stats.IN_FLIGHT)), 0, 0.0)
         cells = _HISTOGRAM if metric.kind == "request-duration" else _OUTCOMES
-        then: Cells = getattr(begin, side)[cells]
+        then: Cells = getattr(begin, series)[cells]
         if end is None:
             now, at = self._signals.add_up(where, _FIRST + cells.start, _FIRST + cells.stop), self._monotonic()
         else:
-            now, at = getattr(end, side)[cells], end.at
+            now, at = getattr(end, series)[cells], end.at
         return measured(metric, [b - a for a, b in zip(then, now, strict=True)], at - begin.at)
 
-    async def _foreign(self, metric: MetricPlan, plan: Plan, seconds: float) -> Measurement:
+    async def _foreign(self, metric: MetricPlan, plan: Plan, seconds: float, side: str) -> Measurement:
         window = metric.interval or seconds or plan.interval
+        # A query that names the canary is about the version on trial, and the updated primary is that.
+        rollout = {**self._rollout, "canary": self._rollout[side]}
         try:
             template = self._templates[metric.template]
-            query = templates.render(template.query, templates.values(self._rollout, window, dict(metric.variables)))
+            query = templates.render(template.query, templates.values(rollout, window, dict(metric.variables)))
             async with asyncio.timeout(PROVIDER_SECONDS):
                 return (await template.provider.query(query))._replace(seconds=window)
         except TimeoutError:
@@ -266,9 +266,28 @@ def counters(descriptor: int) -> str:
     return f"{boot}/{os.fstat(descriptor).st_ino}"
 
 
-def _side(state: State) -> str:
-    """Return whose outcomes are the canary's: before any live traffic those of the copies."""
-    return "mirror" if state.mirror and not state.weight and not state.cohorts else "canary"
+def _judged(
+    metric: MetricPlan,
+    plan: Plan,
+    state: State,
+    measurement: Measurement,
+    primary: Measurement | None,
+    side: str,
+) -> Check:
+    """Judge one metric of one side."""
+    least = _min_requests(plan, state, metric)
+    broken = breach(metric, measurement, min_requests=least, who=side) if metric.kind == "template" else None
+    limits = next(((low, high) for name, low, high in _limits(plan, state) if name == metric.name), None)
+    verdict = broken or judge(
+        metric, measurement, primary, compare=plan.compare, limits=limits, min_requests=least, who=side
+    )
+    return Check((verdict,), Breached(broken, side) if broken else None)
+
+
+def _series(plan: Plan, state: State) -> str:
+    """Return whose outcomes are the canary's: before any live traffic, as in a dry run, those of the copies."""
+    live = not plan.dry_run and (state.weight or state.cohorts)
+    return "mirror" if traffic(plan, state).mirror and not live else "canary"
 
 
 def _limits(plan: Plan, state: State) -> tuple[tuple[str, float | None, float | None], ...]:

@@ -35,7 +35,7 @@ class Rows:
             "counters": one.parts.counters,
             "due": one.asking.due,
             "results": one.results,
-        }
+        } | ({"removed": True} if one.removed else {})
         return Row(
             *(one.plan.name, to_plain(state), self._text(plain), one.clock.now(), evidence),
             one.started_at if state.attempt == one.state.attempt else now,

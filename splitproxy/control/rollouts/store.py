@@ -11,6 +11,7 @@ import os
 import sqlite3
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -35,6 +36,10 @@ _MIGRATIONS: Final = (
     """,
 )
 """From each version to the next."""
+KEPT: Final = 10_000
+"""The newest history entries that are kept of each rollout."""
+_PRUNING: Final = 100
+"""Entries of a rollout between looks at how many there are."""
 _BUSY_SECONDS: Final = 2.0
 
 
@@ -101,6 +106,8 @@ class Store:
         self._queue: SimpleQueue[_Work | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._ids = 0
+        self._added: Counter[str] = Counter()
+        """Entries of each rollout that were written since those too many were removed."""
         self._shift = 0
         """What is added to the numbers of entries: the file was opened late and has entries of an earlier life."""
 
@@ -163,7 +170,7 @@ class Store:
     async def save(self, row: Row, entries: list[Entry]) -> None:
         """Write a rollout and the history of the decision that led there, all or nothing. Raises StoreError."""
         future: Future[None] = Future()
-        self._queue.put((lambda connection: _save(connection, row, entries, self._shift), future))
+        self._queue.put((lambda connection: self._save(connection, row, entries), future))
         await asyncio.wrap_future(future)
 
     def close(self) -> None:
@@ -186,6 +193,13 @@ class Store:
                 self._commit(works)
             if None in batch:
                 return
+
+    def _save(self, connection: sqlite3.Connection, row: Row, entries: list[Entry]) -> None:
+        _save(connection, row, entries, self._shift)
+        self._added[row.name] += len(entries)
+        if self._added[row.name] >= _PRUNING:
+            _prune(connection, row.name)
+            self._added[row.name] = 0
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -266,6 +280,15 @@ def _save(connection: sqlite3.Connection, row: Row, entries: list[Entry], shift:
         # An entry that was written by a commit whose answer was lost is written once all the same.
         "INSERT OR IGNORE INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [(entry.id + shift, *entry[1:5], int(entry.warning), entry.text, json.dumps(entry.data)) for entry in entries],
+    )
+
+
+def _prune(connection: sqlite3.Connection, rollout: str) -> None:
+    """Remove what is older than the newest entries of a rollout."""
+    connection.execute(
+        "DELETE FROM history WHERE rollout = ? AND id <="
+        " (SELECT id FROM history WHERE rollout = ? ORDER BY id DESC LIMIT 1 OFFSET ?)",
+        (rollout, rollout, KEPT),
     )
 
 

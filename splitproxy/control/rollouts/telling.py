@@ -45,7 +45,9 @@ class Telling:
     def news(self, alert: Alert) -> None:
         """Tell people."""
         one = self._controller
-        context = {**one.summary(), "at": iso(wall()), "verdicts": one.verdicts}
+        # An operator's word, or a hook's, owes nothing to the last check.
+        cause = [verdict for verdict in one.verdicts if verdict["reason"] in alert.text]
+        context = {**one.summary(), "at": iso(wall()), "verdicts": cause}
         one.parts.news.send(dict(one.rollout), alert, context)
 
     def alarm(self, text: str) -> None:

@@ -51,7 +51,8 @@ def summary(plan: Plan, state: State, shares: Traffic) -> dict[str, Any]:
         "route": plan.route,
         "phase": state.phase,
         "reason": state.reason,
-        "revision": state.revision or None,
+        # A digest of endpoints stands for the revision that the file does not give.
+        "revision": state.revision if state.revision and plan.version(state.revision) == state.revision else None,
         "primary": primary,
         "canary": canary,
         "canaryWeight": 0.0 if state.swapped else percent(shares.weight),

@@ -1,6 +1,6 @@
 """A check: hooks and metrics in their order, and what follows from them."""
 
-from splitproxy.core.analysis import ERROR, FAIL, INCONCLUSIVE, PASS, Verdict
+from splitproxy.core.analysis import BOTH_FAIL, ERROR, FAIL, INCONCLUSIVE, PASS, Verdict
 from splitproxy.core.rollout import gates, promoting, stepping
 from splitproxy.core.rollout.ending import deadline, roll_back, succeed
 from splitproxy.core.rollout.events import Answer, Checked, Tick
@@ -9,6 +9,7 @@ from splitproxy.core.rollout.state import MetricCounts
 from splitproxy.core.rollout.turn import Turn
 
 _OUTSIDE = "outside the allowed windows: steps forward wait, checks go on"
+_BOTH = "both"
 
 
 def ticked(turn: Turn, tick: Tick) -> None:
@@ -43,7 +44,7 @@ def answered(turn: Turn, answer: Answer) -> None:
     elif answer.type == "rollout":
         _rollout_hooks_answered(turn, answer)
     elif answer.type == "hand-back":
-        promoting.answered(turn, answer)
+        _hand_back_answered(turn, answer)
     elif gates.answered(turn, answer):
         opened(turn, answer.type)
 
@@ -60,9 +61,19 @@ def start(turn: Turn) -> None:
     """The run begins: the next check prepares the canary."""
     state, plan = turn.state, turn.plan
     turn.change(awaiting="")
-    text = f"{state.revision} of {plan.canary} begins (attempt {state.attempt})"
+    text = f"{plan.version(state.revision)} of {plan.canary} begins (attempt {state.attempt})"
     turn.move("Progressing", text)
     turn.alert("info", f"{text}: {plan.strategy}, {len(plan.stages)} steps", f"started:{state.attempt}")
+
+
+def wait_to_begin(turn: Turn) -> None:
+    """Begin if nothing stands in the way: the windows, the primary, the gate."""
+    if turn.state.held:
+        turn.hold(turn.state.held)
+    elif turn.primary_unreachable:
+        turn.hold(f"{turn.plan.primary} cannot be reached; the start waits for it")
+    elif gates.passes(turn, "confirm-rollout"):
+        start(turn)
 
 
 def checked(turn: Turn, event: Checked) -> None:
@@ -93,33 +104,28 @@ def fail(turn: Turn, why: str, over: str = "") -> None:
     turn.change(failed=failed, awaiting="")
     counted = f"{failed} of {threshold} failed checks: {why}"
     turn.record("check", counted, warning=True, outcome=FAIL, failed=failed, threshold=threshold)
+    turn.change(recorded=tuple((dict(turn.state.recorded) | {"check": FAIL}).items()))
     if over or failed >= threshold:
         roll_back(turn, over or counted)
     else:
-        turn.hold(counted)
+        turn.stay(counted)
 
 
 def _after_rollback_hooks(turn: Turn) -> None:
     state = turn.state
     if state.phase == "Waiting":
-        _wait_to_begin(turn)
+        wait_to_begin(turn)
+    elif state.handed_back:
+        if not promoting.awaits_primary(turn):
+            _measure(turn)
     elif state.phase == "Promoting" and turn.plan.mode == "handBack":
-        (promoting.bring_back if state.handed_back else promoting.hand_back)(turn)
-    elif state.phase == "Baking" and state.handed_back:
-        promoting.baked(turn)
+        promoting.hand_back(turn)
     elif state.step < 0 and not turn.traffic:
         _prepare(turn)
     elif turn.has("rollout"):
         turn.ask("rollout")
     else:
         _measure(turn)
-
-
-def _wait_to_begin(turn: Turn) -> None:
-    if turn.state.held:
-        turn.hold(turn.state.held)
-    elif gates.passes(turn, "confirm-rollout"):
-        start(turn)
 
 
 def _prepare(turn: Turn) -> None:
@@ -129,6 +135,8 @@ def _prepare(turn: Turn) -> None:
         return
     if turn.unreachable:
         turn.hold(f"{plan.canary} cannot be reached; the first step waits for it")
+    elif turn.primary_unreachable:
+        turn.hold(f"{plan.primary} cannot be reached; the first step waits for it")
     elif state.held:
         turn.hold(state.held)
     elif plan.skip_analysis:
@@ -158,6 +166,16 @@ def _rollout_hooks_answered(turn: Turn, answer: Answer) -> None:
     _measure(turn)
 
 
+def _hand_back_answered(turn: Turn, answer: Answer) -> None:
+    promoting.answered(turn, answer)
+    if answer.outcome != "hold":
+        return
+    # The check that led to the promotion is just over; from the next one on the canary is measured while it lasts.
+    if turn.state.told:
+        _measure(turn)
+    turn.change(told=True)
+
+
 def _measure(turn: Turn) -> None:
     if turn.plan.metrics and not turn.plan.skip_analysis:
         turn.measure()
@@ -174,7 +192,7 @@ def _count(turn: Turn, verdicts: tuple[Verdict, ...]) -> None:
             own.failed + (outcome == FAIL),
             own.inconclusive + (outcome == INCONCLUSIVE),
             own.consecutive_errors + 1 if outcome == ERROR else 0,
-            outcome,
+            _news_of(verdict),
         )
     turn.change(metrics=tuple(counts.items()))
 
@@ -183,11 +201,16 @@ def _tell(turn: Turn, verdicts: tuple[Verdict, ...], before: dict[str, MetricCou
     """Send news of what people should know although nothing ends by it: once, when it begins."""
     for verdict in verdicts:
         last = before.get(verdict.metric, MetricCounts()).last
-        both = verdict.outcome == INCONCLUSIVE and "both sides fail" in verdict.reason
-        if verdict.outcome == last or not (both or verdict.outcome == ERROR):
+        news = _news_of(verdict)
+        if news == last or news not in (_BOTH, ERROR):
             continue
         share = percent(turn.state.weight)
-        turn.alert("warn", f"{verdict.reason}; it holds at {share}", f"{verdict.outcome}:{verdict.metric}")
+        turn.alert("warn", f"{verdict.reason}; it holds at {share}", f"{news}:{verdict.metric}")
+
+
+def _news_of(verdict: Verdict) -> str:
+    both = verdict.outcome == INCONCLUSIVE and verdict.reason.startswith(BOTH_FAIL)
+    return _BOTH if both else verdict.outcome
 
 
 def _over_limit(turn: Turn, verdicts: tuple[Verdict, ...]) -> str:
@@ -208,32 +231,40 @@ def _over_limit(turn: Turn, verdicts: tuple[Verdict, ...]) -> str:
 
 def _unsure(turn: Turn, verdicts: list[Verdict]) -> None:
     why = "; ".join(verdict.reason for verdict in verdicts)
-    turn.record("check", f"holds: {why}", outcome=verdicts[0].outcome, failed=turn.state.failed)
+    outcome = verdicts[0].outcome
+    turn.outcome("check", outcome, "check", f"holds: {why}", failed=turn.state.failed)
     counts = dict(turn.state.metrics)
     limits = {metric.name: metric.inconclusive_limit for metric in turn.plan.metrics}
     for verdict in verdicts:
         limit = limits.get(verdict.metric)
         times = counts[verdict.metric].inconclusive
         if verdict.outcome == INCONCLUSIVE and limit is not None and times > limit and turn.state.phase != "Paused":
-            text = (
-                f"{verdict.metric} was inconclusive {times} times, its inconclusiveLimit is {limit}: {verdict.reason}"
-            )
-            turn.change(resume=turn.state.phase)
-            turn.move("Paused", text, warning=True)
-            turn.alert("warn", f"paused at {percent(turn.state.weight)}: {text}; it waits for resume", "paused")
+            _stop(turn, f"{verdict.metric} was inconclusive {times} times, its inconclusiveLimit is {limit}", verdict)
             return
-    turn.hold(f"holds: {why}")
+    turn.stay(f"holds: {why}")
+
+
+def _stop(turn: Turn, why: str, verdict: Verdict) -> None:
+    """Pause for an operator; what is on its way back to an updated primary only holds."""
+    text = f"{why}: {verdict.reason}"
+    if turn.state.handed_back:
+        turn.hold(text)
+        turn.alert("warn", f"{text}; it holds until a check passes", f"inconclusive:{verdict.metric}")
+        return
+    turn.change(resume=turn.state.phase)
+    turn.move("Paused", text, warning=True)
+    turn.alert("warn", f"paused at {percent(turn.state.weight)}: {text}; it waits for resume", "paused")
 
 
 def _pass(turn: Turn) -> None:
     state = turn.state
     turn.change(awaiting="", passes=state.passes + 1)
-    turn.record(
-        "check", f"passed at {percent(state.weight)}", outcome=PASS, failed=state.failed, passes=state.passes + 1
-    )
+    at = f"passed by {turn.plan.primary}, with" if state.handed_back else "passed at"
+    text = f"{at} {percent(state.weight)}{' left on ' + turn.plan.canary if state.handed_back else ''}"
+    turn.outcome("check", PASS, "check", text, failed=state.failed, passes=state.passes + 1)
     if state.phase == "Paused":
         _passed_while_paused(turn)
-    elif turn.unreachable:
+    elif turn.unreachable and not state.handed_back:
         turn.hold(f"{turn.plan.canary} cannot be reached; it holds at {percent(state.weight)}")
     elif state.phase == "Baking":
         promoting.baked(turn)
@@ -270,7 +301,11 @@ def _passed_stage(turn: Turn) -> None:
 def _passed_while_paused(turn: Turn) -> None:
     """End the plan's own pause when its time is over; any other pause ends by an operator's word."""
     state = turn.state
-    if state.resume != "next" or state.held or turn.unreachable:
+    if state.resume not in ("next", "onward") or state.held or turn.unreachable:
+        return
+    if state.resume == "onward":
+        # A crash came between an operator's word and the gate's answer.
+        stepping.forward(turn)
         return
     pause = turn.plan.stages[state.step].pause
     if pause and turn.now - state.phase_since >= pause:
@@ -281,7 +316,8 @@ def _passed_while_paused(turn: Turn) -> None:
 def _record_answer(turn: Turn, answer: Answer) -> None:
     bad = answer.outcome != "pass"
     text = f"{answer.hook or answer.type} ({answer.type}): {answer.outcome}{_said(answer)}"
-    turn.record("hook", text, warning=bad and answer.type != "rollback", type=answer.type, outcome=answer.outcome)
+    warning = bad and answer.type != "rollback"
+    turn.outcome(answer.type, answer.outcome, "hook", text, warning=warning, type=answer.type)
 
 
 def _said(answer: Answer) -> str:

@@ -6,23 +6,43 @@ from splitproxy.core.rollout.turn import Turn
 
 
 def roll_back(turn: Turn, why: str) -> None:
-    """End the run with all traffic on the primary, at once.
+    """End the run with all traffic on the primary, at once; after a hand-back, on the canary.
 
-    After a hand-back there is nothing to go back to: the primary has the new version itself. That is news, and nothing
-    is moved.
+    A primary that has been updated has the new version itself, and the canary's is the one that was seen to be good.
     """
     state, plan = turn.state, turn.plan
     if state.handed_back:
-        text = f"{why}; {plan.primary} has been updated already, so there is no older version to go back to"
-        turn.hold(text)
-        turn.record("rollback", text, warning=True, failed=state.failed)
-        turn.alert("error", text, "no-way-back")
+        leave_on_canary(turn, why)
         return
     go = "would go" if plan.dry_run else "goes"
     text = f"{why}; {plan.canary} had {percent(state.weight)}, all traffic {go} back to {plan.primary}"
+    if not turn.traffic:
+        text = f"{why}; {plan.canary} had nothing, {plan.primary} keeps all traffic"
     turn.record("rollback", text, warning=True, failed=state.failed, threshold=plan.threshold, weight=state.weight)
     _fail(turn, 0, text)
-    turn.alert("error", f"{text}. The revision {state.revision} is not tried again without a retry", "rolled-back")
+    version = plan.version(state.revision)
+    turn.alert("error", f"{text}. The revision {version} is not tried again without a retry", "rolled-back")
+
+
+def leave_canary(turn: Turn, why: str) -> None:
+    """After a hand-back: return what the canary still has to the updated primary at once, and go on.
+
+    While the primary is not there, the canary keeps it all the same: that is said once.
+    """
+    state, plan = turn.state, turn.plan
+    if not turn.primary_unreachable:
+        text = f"{why}; {plan.canary} had {percent(state.weight)}, all traffic goes to {plan.primary}, which is updated"
+        turn.record("rollback", text, warning=True, failed=state.failed, weight=state.weight)
+        turn.share(0, 0, 0, why)
+        turn.change(returning=True)
+        turn.begin_round()
+        turn.hold(text)
+        turn.alert("error", text, "left-canary")
+    elif not state.told:
+        text = f"{why}; {plan.canary} keeps {percent(state.weight)}: {plan.primary} was updated and is not ready"
+        turn.change(told=True)
+        turn.record("rollback", text, warning=True, failed=state.failed, weight=state.weight)
+        turn.alert("error", text, "no-way-back")
 
 
 def leave_on_canary(turn: Turn, why: str) -> None:
@@ -42,13 +62,14 @@ def succeed(turn: Turn) -> None:
     turn.share(UNITS if swapped else 0, 0, 0, "the rollout is over")
     turn.change(swapped=swapped, promoted=promoted, handed_back=False)
     _settle(turn)
+    version = plan.version(state.revision)
     if plan.dry_run:
-        text = f"{state.revision} would have been promoted; {plan.primary} keeps all traffic"
+        text = f"{version} would have been promoted; {plan.primary} keeps all traffic"
     elif swapped:
         edit = f"write primary: {plan.canary} and canary: {plan.primary} into the file"
-        text = f"{state.revision} is promoted: {plan.canary} has all traffic and is the primary now; {edit}"
+        text = f"{version} is promoted: {plan.canary} has all traffic and is the primary now; {edit}"
     else:
-        text = f"{state.revision} is promoted: {plan.primary} has been updated and has all traffic"
+        text = f"{version} is promoted: {plan.primary} has been updated and has all traffic"
     turn.move("Succeeded", text)
     turn.alert("info", text, "promoted")
     turn.tell("post-rollout")
@@ -76,9 +97,14 @@ def deadline(turn: Turn) -> bool:
                 turn, f"{turn.plan.primary} could not be reached for more than {limit:g} s after its update"
             )
             return True
-    elif turn.unreachable and turn.now - state.unreachable_since > limit:
-        roll_back(turn, f"{turn.plan.canary} could not be reached for more than {limit:g} s")
-        return True
+        return False
+    for upstream, since, counts in (
+        (turn.plan.canary, state.unreachable_since, True),
+        (turn.plan.primary, state.primary_unreachable_since, state.step < 0 and not turn.traffic),
+    ):
+        if counts and since >= 0 and turn.now - since > limit:
+            roll_back(turn, f"{upstream} could not be reached for more than {limit:g} s")
+            return True
     return False
 
 
@@ -91,4 +117,4 @@ def _fail(turn: Turn, weight: int, text: str) -> None:
 
 def _settle(turn: Turn) -> None:
     """Let go of what belonged to the run: its round, its approvals, its waits."""
-    turn.change(awaiting="", held="", resume="", granted=(), denied=False)
+    turn.change(awaiting="", held="", resume="", granted=(), denied=False, returning=False)

@@ -45,6 +45,8 @@ class Breached(NamedTuple):
     """A hard limit was broken."""
 
     verdict: Verdict
+    side: str = "canary"
+    """Who broke it: canary, or primary while traffic returns to the updated one."""
 
 
 class Reachable(NamedTuple):
@@ -85,6 +87,8 @@ class Measure(NamedTuple):
     """Measure and judge every metric and report with `Checked`."""
 
     round: int
+    side: str = "canary"
+    """Who is judged: canary, or primary once that has been updated; there is nobody to compare it with."""
 
 
 class Alert(NamedTuple):

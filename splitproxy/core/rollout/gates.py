@@ -3,9 +3,7 @@
 from typing import Final
 
 from splitproxy.core.rollout.events import Answer
-from splitproxy.core.rollout.plan import Plan
 from splitproxy.core.rollout.stages import percent
-from splitproxy.core.rollout.state import State
 from splitproxy.core.rollout.turn import Turn
 
 WAITING: Final = {
@@ -21,16 +19,15 @@ def passes(turn: Turn, gate: str) -> bool:
     state = turn.state
     if not gate or (gate == "confirm-promotion" and state.confirmed):
         return True
-    if gate in state.granted:
-        turn.change(granted=tuple(own for own in state.granted if own != gate), denied=False)
-        turn.record("gate", f"{gate} was approved by an operator")
-        return True
     if state.denied:
         close(turn, gate, f"{gate} is closed by an operator; it waits for approve")
         return False
     hooks = [hook for hook in turn.plan.hooks if hook.type == gate]
     own = next((hook for hook in hooks if hook.builtin), None)
-    if own is not None:
+    if gate in state.granted and (own is None or all(hook.builtin for hook in hooks)):
+        _use(turn, gate)
+        return True
+    if own is not None and gate not in state.granted:
         close(turn, gate, f"{own.name} ({gate}) waits for approve", muted=own.mute_alert)
         return False
     if hooks:
@@ -38,10 +35,18 @@ def passes(turn: Turn, gate: str) -> bool:
     return not hooks
 
 
+def _use(turn: Turn, gate: str) -> None:
+    """Use up an operator's approval."""
+    turn.change(granted=tuple(own for own in turn.state.granted if own != gate))
+    turn.record("gate", f"{gate} was approved by an operator")
+
+
 def answered(turn: Turn, answer: Answer) -> bool:
     """Return whether the answer of a gate's webhooks opens it; if not, it was closed."""
     if answer.outcome == "pass":
         turn.record("gate", f"{answer.type} passed")
+        if answer.type in turn.state.granted:
+            _use(turn, answer.type)
         return True
     said = f": {answer.text}" if answer.text else ""
     muted = any(hook.name == answer.hook and hook.mute_alert for hook in turn.plan.hooks)
@@ -60,12 +65,3 @@ def close(turn: Turn, gate: str, why: str, *, muted: bool = False) -> None:
     if not muted:
         share = f"checks go on at {percent(turn.state.weight)}" if turn.traffic else "nothing is sent to the canary"
         turn.alert("warn", f"{why}; until it opens, {share}", f"{gate}:{turn.state.step}")
-
-
-def ahead(plan: Plan, state: State) -> str:
-    """Return the next gate on the way that waits for an operator's approval and has none yet; empty: there is none."""
-    own = {hook.type for hook in plan.hooks if hook.builtin} - set(state.granted)
-    gates = [stage.gate for stage in plan.stages[state.step + 1 :]]
-    if state.confirmed:
-        own.discard("confirm-promotion")
-    return next((gate for gate in (*gates, "confirm-promotion") if gate in own), "")

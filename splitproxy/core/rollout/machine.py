@@ -7,7 +7,7 @@ a command whose answer is an event of its own. An event that means nothing in th
 from typing import NamedTuple
 
 from splitproxy.core.rollout import checking, starting, stepping, verbs
-from splitproxy.core.rollout.ending import deadline, roll_back
+from splitproxy.core.rollout.ending import deadline, leave_canary, leave_on_canary, roll_back
 from splitproxy.core.rollout.events import (
     Adopted,
     Answer,
@@ -87,9 +87,18 @@ def _take(turn: Turn, event: Event) -> None:
 
 
 def _breached(turn: Turn, event: Breached) -> None:
-    """Roll back at once, also while a round is under way."""
-    if turn.active and turn.traffic:
-        roll_back(turn, f"hard limit broken: {event.verdict.reason}")
+    """Leave the side that broke a hard limit at once, also while a round is under way."""
+    why = f"hard limit broken: {event.verdict.reason}"
+    if not turn.active:
+        return
+    if event.side == "primary":
+        # Before traffic returns to it, it is not what is judged: it may be starting.
+        if turn.state.returning and turn.state.phase != "Finalising":
+            leave_on_canary(turn, why)
+    elif turn.state.handed_back and turn.traffic:
+        leave_canary(turn, why)
+    elif turn.traffic:
+        roll_back(turn, why)
 
 
 def _reached(turn: Turn, event: Reachable) -> None:

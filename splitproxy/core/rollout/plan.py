@@ -124,3 +124,8 @@ class Plan(NamedTuple):
     def target(self) -> str:
         """Return what stands for the canary's version: the revision, or the digest of its endpoints."""
         return self.identity if self.revision is None else self.revision
+
+    def version(self, revision: str) -> str:
+        """Return how people are told of a revision: a digest of endpoints is too long to be read."""
+        digest = self.revision is None and (revision == self.identity or len(revision) == len(self.identity))
+        return f"endpoints {revision[:8]}" if digest else revision

@@ -14,7 +14,7 @@ def begin(turn: Turn) -> None:
         turn.move("Promoting", f"{turn.plan.canary} takes over from {turn.plan.primary}")
         grow(turn)
     else:
-        turn.move("Promoting", f"{turn.plan.primary} is updated to {turn.state.revision}")
+        turn.move("Promoting", f"{turn.plan.primary} is updated to {turn.plan.version(turn.state.revision)}")
         hand_back(turn)
 
 
@@ -26,9 +26,11 @@ def grow(turn: Turn) -> None:
 
 
 def passed(turn: Turn) -> None:
-    """Swap: a check passed while the canary takes over."""
+    """A check passed: while the canary takes over, or, of the updated primary, while traffic returns to it."""
     if turn.state.held:
         turn.hold(turn.state.held)
+    elif turn.plan.mode == "handBack":
+        _returned(turn)
     elif turn.state.weight < UNITS:
         grow(turn)
         turn.hold(f"promotion at {percent(turn.state.weight)}")
@@ -43,7 +45,7 @@ def on(turn: Turn) -> None:
         passed(turn)
     elif turn.state.handed_back:
         turn.change(held="")
-        bring_back(turn)
+        _returned(turn)
     else:
         hand_back(turn)
 
@@ -51,7 +53,8 @@ def on(turn: Turn) -> None:
 def hand_back(turn: Turn) -> None:
     """Have the primary updated; a dry run leaves it alone."""
     if turn.plan.dry_run:
-        finalise(turn, f"{turn.plan.primary} would be updated to {turn.state.revision}, and traffic would return to it")
+        version = turn.plan.version(turn.state.revision)
+        finalise(turn, f"{turn.plan.primary} would be updated to {version}, and traffic would return to it")
     elif turn.has("hand-back"):
         turn.ask("hand-back")
     else:
@@ -65,7 +68,8 @@ def answered(turn: Turn, answer: Answer) -> None:
     if answer.outcome == "pass":
         _handed_back(turn)
     elif answer.outcome == "hold":
-        turn.hold(f"{answer.hook or 'the hand-back'} holds{said}")
+        turn.change(held=f"{answer.hook or 'the hand-back'} holds{said}")
+        turn.hold(turn.state.held)
     else:
         failed = state.failed + 1
         turn.change(failed=failed)
@@ -77,31 +81,46 @@ def answered(turn: Turn, answer: Answer) -> None:
             turn.hold(f"{text}; failed checks: {failed} of {plan.threshold}")
 
 
-def bring_back(turn: Turn) -> None:
-    """After the hand-back: return the next part of the traffic to the updated primary, once it takes connections."""
+def awaits_primary(turn: Turn) -> bool:
+    """After the hand-back: return whether this check ends with waiting for the primary, or with its first traffic.
+
+    Only what it does with that is a matter for measurements.
+    """
     state, plan = turn.state, turn.plan
     if turn.primary_unreachable:
-        turn.hold(f"{plan.primary} was updated and cannot be reached; {plan.canary} keeps {percent(state.weight)}")
-        return
-    if state.held:
+        turn.hold(f"{plan.primary} was updated and is not ready; {plan.canary} keeps {percent(state.weight)}")
+    elif state.returning:
+        return False
+    elif state.held:
         turn.hold(state.held)
-        return
-    weight = max(0, state.weight - plan.promotion_step) if plan.promotion_step else 0
-    turn.share(weight, 0, 0, f"traffic returns to {plan.primary}")
-    if weight:
-        turn.hold(f"traffic returns to {plan.primary}: {percent(weight)} left on {plan.canary}")
     else:
+        _bring_back(turn)
+    return True
+
+
+def _returned(turn: Turn) -> None:
+    """After the hand-back: go on after a part of the traffic that the updated primary has taken well."""
+    if turn.state.returning and not turn.state.weight:
         _traffic_moved(turn)
+    else:
+        _bring_back(turn)
+
+
+def _bring_back(turn: Turn) -> None:
+    """Return the next part of the traffic to the updated primary; the check after it looks at what became of it."""
+    state, plan = turn.state, turn.plan
+    weight = max(0, state.weight - plan.promotion_step) if plan.promotion_step else 0
+    turn.change(returning=True, stage_since=turn.now)
+    turn.share(weight, 0, 0, f"traffic returns to {plan.primary}")
+    turn.hold(f"traffic returns to {plan.primary}: {percent(weight)} left on {plan.canary}")
 
 
 def baked(turn: Turn) -> None:
-    """A check passed while baking, or, after a hand-back, time has gone by."""
+    """A check passed while baking."""
     state, plan = turn.state, turn.plan
     left = plan.bake - (turn.now - state.phase_since)
     if left > 0:
         turn.hold(f"baking for another {left:.0f} s")
-    elif state.handed_back and turn.primary_unreachable:
-        turn.hold(f"baked, but {plan.primary} cannot be reached")
     elif state.held:
         turn.hold(state.held)
     else:
@@ -117,8 +136,11 @@ def finalise(turn: Turn, why: str) -> None:
 
 
 def _handed_back(turn: Turn) -> None:
-    turn.change(handed_back=True, awaiting="", phase_since=turn.now)
-    text = f"{turn.plan.primary} has been updated; traffic returns when it takes connections"
+    # What was known of the primary was so before its update: it is not there until it is seen to be.
+    now = turn.now
+    turn.change(handed_back=True, awaiting="", phase_since=now, stage_since=now, primary_unreachable_since=now)
+    turn.change(told=False)
+    text = f"{turn.plan.primary} has been updated; traffic returns when it is ready"
     turn.record("note", text)
     turn.hold(text)
 

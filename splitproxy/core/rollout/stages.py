@@ -132,8 +132,8 @@ def _weighted(analysis: Plain, cohorts: int) -> list[Stage]:
     step = units(analysis["stepWeight"] or 0)
     if not weights and step:
         weights = [*range(step, limit, step), limit]
-    # Clamped at maxWeight, and never the same share twice.
-    return [Stage(weight=weight, cohorts=cohorts) for weight in dict.fromkeys(min(own, limit) for own in weights)]
+    # Never the same share twice. Flagger too goes by maxWeight with stepWeight alone.
+    return [Stage(weight=weight, cohorts=cohorts) for weight in dict.fromkeys(weights)]
 
 
 def _steps(steps: list[Plain], cohorts: int) -> list[Stage]:

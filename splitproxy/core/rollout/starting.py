@@ -1,7 +1,6 @@
 """How a run begins, and how the file catches up with a promotion."""
 
-from splitproxy.core.rollout import gates
-from splitproxy.core.rollout.checking import start
+from splitproxy.core.rollout.checking import wait_to_begin
 from splitproxy.core.rollout.events import Begin
 from splitproxy.core.rollout.state import State
 from splitproxy.core.rollout.turn import Turn
@@ -20,7 +19,8 @@ def begin(turn: Turn, event: Begin) -> None:
     old, restart = turn.state, turn.active
     if turn.upcoming is not None:
         turn.plan, turn.upcoming = turn.upcoming, None
-    turn.share(0, 0, 0, f"{event.revision} begins")
+    version = turn.plan.version(event.revision)
+    turn.share(0, 0, 0, f"{version} begins")
     phase = old.phase
     turn.state = State(
         phase=phase,
@@ -31,20 +31,19 @@ def begin(turn: Turn, event: Begin) -> None:
         revision=event.revision,
         promoted=old.promoted,
         unreachable_since=turn.now if old.unreachable_since >= 0 else -1.0,
-        primary_unreachable_since=old.primary_unreachable_since,
+        primary_unreachable_since=turn.now if old.primary_unreachable_since >= 0 else -1.0,
         round=old.round,
     )
     turn.begin_round()
     who = f"by {event.by}" if event.by else "by the file"
     if restart:
-        turn.note(f"{event.revision} takes the place of {old.revision}, {who}: it begins anew at 0 %")
-    turn.move("Waiting", f"{event.revision} was started {who}")
+        before = turn.plan.version(old.revision)
+        turn.note(f"{version} takes the place of {before}, {who}: it begins anew at 0 %")
+    turn.move("Waiting", f"{version} was started {who}")
     if turn.plan.windows:
         # An event does not know the time of the week: the next tick does.
         turn.change(held="it begins when the check sees an allowed window")
-        turn.hold(turn.state.held)
-    elif gates.passes(turn, "confirm-rollout"):
-        start(turn)
+    wait_to_begin(turn)
 
 
 def refusal(turn: Turn, event: Begin) -> str | None:
@@ -52,14 +51,15 @@ def refusal(turn: Turn, event: Begin) -> str | None:
     state, plan = turn.state, turn.plan
     if state.swapped:
         return (
-            f"{plan.canary} is the primary since {state.promoted or state.revision} was promoted: "
+            f"{plan.canary} is the primary since {plan.version(state.promoted or state.revision)} was promoted: "
             f"first write primary: {plan.canary} and canary: {plan.primary} into the file"
         )
     if turn.active:
         if event.revision == state.revision:
-            return None if not event.by else f"{state.revision} is under way already"
+            return None if not event.by else f"{plan.version(state.revision)} is under way already"
         if state.handed_back:
-            return f"{plan.primary} is being updated to {state.revision}: {event.revision} can begin after that"
+            old, new = plan.version(state.revision), plan.version(event.revision)
+            return f"{plan.primary} is being updated to {old}: {new} can begin after that"
         return ""
     if not event.by and event.revision in (state.revision, state.promoted):
         return None

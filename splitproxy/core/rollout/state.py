@@ -10,6 +10,8 @@ PHASES: Final = (
 )
 ACTIVE: Final = frozenset(PHASES) - {"Initialized", "Succeeded", "Failed"}
 """Phases in which a run is under way."""
+RESTING: Final = frozenset({"Waiting", "WaitingTrafficIncrease", "Paused", "WaitingPromotion"})
+"""Phases in which nothing moves until somebody says so; checks go on, but are not what it stands there for."""
 
 
 class MetricCounts(NamedTuple):
@@ -19,7 +21,8 @@ class MetricCounts(NamedTuple):
     inconclusive: int = 0
     consecutive_errors: int = 0
     last: str = ""
-    """The outcome of the check before, so that news goes out when something begins and not at every check."""
+    """The outcome of the check before, `both` where the primary failed too, so that news goes out when something begins
+    and not at every check."""
 
 
 class State(NamedTuple):
@@ -60,9 +63,14 @@ class State(NamedTuple):
     """Whether confirm-promotion has passed in this run."""
     handed_back: bool = False
     """handBack: whether the webhook has updated the primary."""
+    returning: bool = False
+    """handBack: whether traffic has begun to return to the updated primary."""
     resume: str = ""
     """Paused: the phase to go back to; `next`: the plan's own pause, which the next stage ends; `above`: the weight was
-    set by hand, and the first stage above it is the next."""
+    set by hand, and the first stage above it is the next; `onward`: an operator has ended the pause, and the gate in
+    front of the next stage is being asked."""
+    recorded: tuple[tuple[str, str], ...] = ()
+    """What was answered last, by question, since the phase began: while nothing moves, only changes are recorded."""
     phase_since: float = 0.0
     stage_since: float = 0.0
     """When traffic was last changed: no window of a measurement begins before."""
@@ -93,6 +101,7 @@ def to_plain(state: State) -> dict[str, Any]:
     plain = state._asdict()
     plain["metrics"] = {name: counts._asdict() for name, counts in state.metrics}
     plain["granted"] = list(state.granted)
+    plain["recorded"] = dict(state.recorded)
     return {"v": VERSION, **plain}
 
 
@@ -109,6 +118,7 @@ def from_plain(plain: dict[str, Any]) -> State:
     fields = {name: value for name, value in plain.items() if name != "v"}
     fields["metrics"] = tuple((name, _counts(counts)) for name, counts in plain.get("metrics", {}).items())
     fields["granted"] = tuple(plain.get("granted", ()))
+    fields["recorded"] = tuple(plain.get("recorded", {}).items())
     return State(**fields)
 
 

@@ -1,15 +1,17 @@
 """From one stage to the next, through the gate in between."""
 
 from splitproxy.core.rollout import gates, promoting
+from splitproxy.core.rollout.placing import following, place
 from splitproxy.core.rollout.plan import Plan
-from splitproxy.core.rollout.stages import first_above
-from splitproxy.core.rollout.state import State
+from splitproxy.core.rollout.stages import percent
 from splitproxy.core.rollout.turn import Turn
 
 
 def forward(turn: Turn) -> None:
     """Go to the next stage, or to promotion after the last, if the gate in front lets it."""
     turn.change(awaiting="")
+    if _ends_below(turn):
+        return
     plan, index = _next(turn)
     if gates.passes(turn, gate_of(plan, index)):
         enter(turn)
@@ -32,6 +34,8 @@ def enter(turn: Turn) -> None:
 
 def through(turn: Turn, gate: str) -> None:
     """Go through a gate that has just opened; if an edit has put another in its place meanwhile, that is asked."""
+    if _ends_below(turn):
+        return
     if gate == gate_of(*_next(turn)):
         enter(turn)
     else:
@@ -59,7 +63,7 @@ def settle(turn: Turn, new: Plan) -> None:
     if new == turn.plan:
         turn.upcoming = None
         return
-    index = _same_stage(turn.plan, new, turn.state) if turn.active else turn.state.step
+    index = place(turn.plan, new, turn.state) if turn.active else turn.state.step
     if index is None:
         turn.upcoming = new
         return
@@ -72,19 +76,20 @@ def _next(turn: Turn) -> tuple[Plan, int]:
     """Return the plan that the next stage is of, and the stage's index."""
     if turn.upcoming is None:
         return turn.plan, turn.state.step + 1
-    return turn.upcoming, first_above(turn.upcoming, turn.state.weight, turn.state.cohorts)
+    return turn.upcoming, following(turn.plan, turn.upcoming, turn.state)
 
 
-def _same_stage(old: Plan, new: Plan, state: State) -> int | None:
-    """Return where the present stage stands in the new plan; None: it is another there, or its limits are."""
-    if state.step < 0:
-        return -1
-    if (old.metrics, old.threshold) != (new.metrics, new.threshold):
-        return None
-    if state.step >= len(old.stages):
-        return len(new.stages)
-    present = old.stages[state.step]._replace(gate="")
-    for index, stage in enumerate(new.stages):
-        if stage._replace(gate="") == present:
-            return index
-    return None
+def _ends_below(turn: Turn) -> bool:
+    """Pause where an edited plan would promote for having no stage left that sends as much as is sent already."""
+    new, state = turn.upcoming, turn.state
+    if new is None or not new.stages or following(turn.plan, new, state) < len(new.stages):
+        return False
+    last = max((stage.weight, stage.cohorts) for stage in new.stages)
+    if last >= (state.weight, state.cohorts):
+        return False
+    here, end = percent(state.weight), percent(last[0])
+    text = f"the edited plan ends below the present share: at {end}, and {turn.plan.canary} has {here}"
+    turn.change(resume="Progressing", awaiting="")
+    turn.move("Paused", text, warning=True)
+    turn.alert("warn", f"{text}; promote goes on with it, set-weight below it goes back into the plan", "ends-below")
+    return True

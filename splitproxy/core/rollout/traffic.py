@@ -8,8 +8,19 @@ from splitproxy.core.rollout.state import ACTIVE, State
 def traffic(plan: Plan, state: State) -> Traffic:
     """Return what is to be done with requests: a function of plan and state alone."""
     if plan.dry_run:
-        return Traffic()
+        return Traffic(mirror=_copied(plan, state))
     return Traffic(state.weight, state.mirror, min(state.cohorts, plan.cohorts), state.swapped)
+
+
+def _copied(plan: Plan, state: State) -> int:
+    """Return the share that a dry run copies: what it moves nobody by, and is all that its canary is judged by.
+
+    The copies therefore stay where the plan would go on with clients.
+    """
+    if state.phase not in ACTIVE or state.phase == "Finalising":
+        return 0
+    entered = reversed(plan.stages[: state.step + 1])
+    return state.mirror or next((stage.mirror for stage in entered if stage.mirror), 0)
 
 
 def canary_share(state: State) -> int:

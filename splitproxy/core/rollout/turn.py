@@ -5,7 +5,7 @@ from typing import Any, Final
 from splitproxy.core.rollout.events import Alert, Ask, Command, Measure, Record
 from splitproxy.core.rollout.plan import Plan
 from splitproxy.core.rollout.stages import describe, percent
-from splitproxy.core.rollout.state import ACTIVE, State
+from splitproxy.core.rollout.state import ACTIVE, RESTING, State
 
 _BEGUN: Final = {"Waiting", "Progressing"}
 _ENDED: Final = {"Failed"}
@@ -85,7 +85,7 @@ class Turn:
             self.change(reason=reason)
             return
         assert phase in TRANSITIONS[old], f"{old} -> {phase}"
-        self.change(phase=phase, phase_since=self.now, reason=reason, told=False)
+        self.change(phase=phase, phase_since=self.now, reason=reason, told=False, recorded=())
         self.record("phase", f"{old} -> {phase}: {reason}", warning=warning, before=old, after=phase)
 
     def share(self, weight: int, cohorts: int, mirror: int, why: str) -> None:
@@ -99,7 +99,7 @@ class Turn:
         if cohorts:
             parts.append(f"{cohorts} of {self.plan.cohorts} cohorts")
         if mirror:
-            parts.append(f"copies of {percent(mirror)}")
+            parts.append(f"{'sends ' if self.plan.dry_run else ''}copies of {percent(mirror)}")
         text = f"{', '.join(parts)}: {why}"
         self.record("weight", text, weight=weight, cohorts=cohorts, mirror=mirror, before=state.weight)
 
@@ -123,7 +123,7 @@ class Turn:
     def measure(self) -> None:
         """Have every metric measured; the round goes on with the verdicts."""
         self.change(awaiting="measure")
-        self.commands.append(Measure(self.state.round))
+        self.commands.append(Measure(self.state.round, "primary" if self.state.handed_back else "canary"))
 
     def tell(self, type_: str) -> None:
         """Have the webhooks of this type asked without waiting for what they say."""
@@ -133,6 +133,14 @@ class Turn:
     def record(self, kind: str, text: str, *, warning: bool = False, **data: Any) -> None:
         """Add to the history."""
         self.commands.append(Record(kind, text, warning, tuple(data.items())))
+
+    def outcome(self, what: str, outcome: str, kind: str, text: str, *, warning: bool = False, **data: Any) -> None:
+        """Add to the history what was answered to a question; while nothing moves, only what is not as before."""
+        known = dict(self.state.recorded)
+        if self.state.phase in RESTING and known.get(what) == outcome:
+            return
+        self.change(recorded=tuple((known | {what: outcome}).items()))
+        self.record(kind, text, warning=warning, outcome=outcome, **data)
 
     def alert(self, severity: str, text: str, key: str) -> None:
         """Send news to people; `key` is what it is about."""
@@ -146,3 +154,7 @@ class Turn:
     def hold(self, reason: str) -> None:
         """End the round without a step forward."""
         self.change(awaiting="", reason=reason)
+
+    def stay(self, reason: str) -> None:
+        """End the round by what a check says; where nothing moves, the reason for that stays to be seen."""
+        self.hold(self.state.reason if self.state.phase in RESTING else reason)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from splitproxy.core.rollout import gates, promoting, stepping
-from splitproxy.core.rollout.checking import opened
+from splitproxy.core.rollout.checking import opened, wait_to_begin
 from splitproxy.core.rollout.ending import roll_back, undo
 from splitproxy.core.rollout.events import Begin, Verb
 from splitproxy.core.rollout.plan import UNITS, Plan
@@ -65,7 +65,8 @@ def _not_swapped(plan: Plan, state: State, verb: Verb) -> str | None:
 
 def _primary_there(plan: Plan, state: State, verb: Verb) -> str | None:
     if state.weight and state.primary_unreachable_since >= 0:
-        return f"{plan.primary} cannot be reached and {plan.canary} has all traffic: {verb.name} would lose requests"
+        has = percent(state.weight)
+        return f"{plan.primary} cannot be reached and {plan.canary} has {has}: {verb.name} would lose requests"
     return None
 
 
@@ -73,6 +74,12 @@ def _pausable(plan: Plan, state: State, verb: Verb) -> str | None:
     if plan.mode == "handBack" and state.phase in ("Promoting", "Baking"):
         return f"{plan.primary} is being updated: {verb.name} is for the time before"
     return None
+
+
+def _resumable(plan: Plan, state: State, verb: Verb) -> str | None:
+    # What goes back to its phase waits there.
+    onward = state.resume in ("next", "above", "onward")
+    return _promotable(plan, state, verb) if onward else None
 
 
 def _promotable(plan: Plan, state: State, verb: Verb) -> str | None:
@@ -84,8 +91,8 @@ def _promotable(plan: Plan, state: State, verb: Verb) -> str | None:
 
 
 def _abortable(plan: Plan, state: State, _verb: Verb) -> str | None:
-    if state.handed_back:
-        return f"{plan.primary} has been updated already: there is no older version to go back to"
+    if state.handed_back and state.unreachable_since >= 0:
+        return f"{plan.primary} is updated already and {plan.canary} cannot be reached: abort would lose requests"
     return None
 
 
@@ -98,9 +105,12 @@ def _undoable(plan: Plan, state: State, _verb: Verb) -> str | None:
 
 
 def _approvable(plan: Plan, state: State, _verb: Verb) -> str | None:
-    if state.phase in _WAITING or state.denied or gates.ahead(plan, state):
-        return None
-    return f"{plan.name} waits at no gate, and none ahead needs an approval that it does not have"
+    gate = next((gate for gate, phase in gates.WAITING.items() if phase == state.phase), None)
+    if gate is None:
+        return None if state.denied else f"{plan.name} waits at no gate: approve is for one that it waits at"
+    if gate in state.granted and not state.denied:
+        return f"{gate} was approved already: {state.reason}"
+    return None
 
 
 def _deniable(plan: Plan, state: State, _verb: Verb) -> str | None:
@@ -123,6 +133,7 @@ _CONDITIONS: Final[dict[str, Callable[[Plan, State, Verb], str | None]]] = {
     "start": _not_swapped,
     "retry": _primary_there,
     "pause": _pausable,
+    "resume": _resumable,
     "promote": _promotable,
     "abort": _abortable,
     "undo": _undoable,
@@ -148,7 +159,9 @@ def _resume(turn: Turn, verb: Verb) -> None:
     _forgive(turn)
     if state.resume == "above":
         turn.change(step=first_above(turn.plan, state.weight, state.cohorts) - 1)
-    if state.resume in ("next", "above"):
+    if state.resume in ("next", "above", "onward"):
+        # Kept until the gate in front has answered: a crash in between must not lose the word.
+        turn.change(resume="onward", reason=f"resumed by {_by(verb)}")
         stepping.forward(turn)
     else:
         turn.move(state.resume, f"resumed by {_by(verb)}")
@@ -197,20 +210,15 @@ def _undo(turn: Turn, verb: Verb) -> None:
 def _approve(turn: Turn, verb: Verb) -> None:
     state = turn.state
     gate = next((gate for gate, phase in gates.WAITING.items() if phase == state.phase), "")
-    if not gate:
-        gate = gates.ahead(turn.plan, state)
-        turn.change(denied=False, granted=(*state.granted, gate) if gate else state.granted)
-        turn.change(reason=f"{gate or 'the next gate'} was approved ahead by {_by(verb)}")
-        return
     turn.change(denied=False)
-    if gate in state.granted:
+    if not gate:
+        turn.change(reason=f"the denial was taken back by {_by(verb)}")
         return
-    turn.change(granted=(*state.granted, gate))
+    turn.change(granted=(*state.granted, gate), reason=f"{gate} was approved by {_by(verb)}")
     if state.held:
         turn.change(reason=f"approved by {_by(verb)}; {state.held}")
     elif gate == "confirm-rollout":
-        if gates.passes(turn, gate):
-            opened(turn, gate)
+        wait_to_begin(turn)
     elif not turn.unreachable:
         stepping.forward(turn)
 
@@ -220,9 +228,19 @@ def _deny(turn: Turn, verb: Verb) -> None:
 
 
 def _set_weight(turn: Turn, verb: Verb) -> None:
-    turn.change(resume="above")
+    state = turn.state
+    if verb.weight != state.weight:
+        turn.change(resume="Progressing" if _back_in_stage(turn.plan, state, verb.weight) else "above")
     turn.share(verb.weight, turn.state.cohorts, turn.state.mirror, f"set by {_by(verb)}")
     turn.change(reason=f"paused at {percent(verb.weight)}, set by {_by(verb)}")
+
+
+def _back_in_stage(plan: Plan, state: State, weight: int) -> bool:
+    """Return whether a weight is that of a stage that is more than its weight: it goes on there, not behind it."""
+    if state.resume != "above" or not 0 <= state.step < len(plan.stages):
+        return False
+    stage = plan.stages[state.step]
+    return weight == stage.weight and bool(stage.checks > 1 or stage.mirror or stage.cohorts)
 
 
 _ACTS: Final[dict[str, Callable[[Turn, Verb], None]]] = {

@@ -6,7 +6,19 @@ from typing import Any
 import pytest
 
 from splitproxy.core.analysis import ERROR, FAIL, INCONCLUSIVE, PASS, Verdict
-from splitproxy.core.rollout.events import Alert, Answer, Ask, Begin, Checked, Event, Measure, Record, Tick, Verb
+from splitproxy.core.rollout.events import (
+    Alert,
+    Answer,
+    Ask,
+    Begin,
+    Checked,
+    Event,
+    Measure,
+    Reachable,
+    Record,
+    Tick,
+    Verb,
+)
 from splitproxy.core.rollout.machine import advance, compile_plan
 from splitproxy.core.rollout.plan import Plan
 from splitproxy.core.rollout.state import State
@@ -119,6 +131,10 @@ class Driver:
     asked: list[str] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
+    sides: list[str] = field(default_factory=list)
+    """Who was measured."""
+    there: Reachable = field(default_factory=lambda: Reachable(canary=True))
+    """What the last look at the upstreams said."""
 
     def send(self, event: Event) -> "Driver":
         """Send one event, and the answers to all that it leads to."""
@@ -129,6 +145,8 @@ class Driver:
 
     def step(self, event: Event) -> list[Event]:
         """Send one event alone; return the answers to what it asked."""
+        if isinstance(event, Reachable):
+            self.there = event
         outcome = advance(self.plan, self.state, event, self.now, self.upcoming)
         self.state, self.plan = outcome.state, outcome.plan
         if self.upcoming == self.plan:
@@ -141,8 +159,9 @@ class Driver:
                     said = self.answers.get(type_, "fail" if type_ == "rollback" else "pass")
                     if said is not None:
                         answers.append(Answer(type_, number, said, type_, "because"))
-                case Measure(number):
+                case Measure(number, side):
                     self.asked.append("measure")
+                    self.sides.append(side)
                     answers.append(Checked(number, self.verdicts()))
                 case Alert():
                     self.alerts.append(command)
@@ -161,6 +180,8 @@ class Driver:
     def tick(self, times=1, *, after=60.0, windows_open=True):
         for _ in range(times):
             self.now += after
+            if self.state.handed_back:  # the updated primary is looked at before each check
+                self.send(self.there)
             self.send(Tick(windows_open))
         return self
 

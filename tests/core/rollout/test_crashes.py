@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 from splitproxy.core.analysis import FAIL, PASS, Verdict
 from splitproxy.core.rollout.events import Answer, Ask, Begin, Breached, Checked, Measure, Reachable, Tick, Verb
 from splitproxy.core.rollout.machine import TRANSITIONS, VERBS, advance, from_plain, legal, to_plain, traffic
-from splitproxy.core.rollout.plan import UNITS, Plan
+from splitproxy.core.rollout.plan import UNITS, Plan, Stage
 from splitproxy.core.rollout.state import ACTIVE, State
 
 KILL_POINTS = 10_000
@@ -99,6 +99,8 @@ def live(world, state, now, limit=400):
             return marks, trace
         if pending:
             event = pending.pop(0)
+        elif state.handed_back and state.primary_unreachable_since >= 0:
+            event = Reachable(canary=True)
         else:
             now += 60.0
             said = world.operator(state) if idle % 3 == 2 else None
@@ -180,6 +182,8 @@ PLANS = [
     {"iterations": 2, "mirror": True, "hooks": HOOKS[1:]},
     {"stepWeights": [10, 50], "cohorts": [[{}], [{}]], "ringIterations": [2, 1], "dryRun": True},
     {"steps": [{"setWeight": 5, "hold": 90}, {"pause": 60}, {"setWeight": 40}, {"pause": 0}], "hooks": HOOKS[2:4]},
+    {"steps": [{"mirror": 5}, {"mirror": 50}, {"setWeight": 40}, {"hold": 1}, {"pause": 0}, {}, {"setWeight": 60}]},
+    {"stepWeights": [10, 50], "mirror": True, "dryRun": True},
 ]
 
 
@@ -192,21 +196,24 @@ class Lives(RuleBasedStateMachine):
     def set_up(self, choice, threshold):
         metric = {"failureLimit": 3, "inconclusiveLimit": 2}
         self.plan = type(self).plan_of(**choice, threshold=threshold, metrics=[metric])
-        self.state, self.now, self.waiting, self.set_by_hand = State(), 0.0, [], False
+        self.state, self.now, self.waiting, self.set_by_hand, self.upcoming = State(), 0.0, [], False, None
 
     def send(self, event, *, saved=True):
         before = self.state
-        outcome = advance(self.plan, before, event, self.now)
+        old = self.plan
+        outcome = advance(old, before, event, self.now, self.upcoming)
         shrinks = outcome.state.weight < before.weight and outcome.state.phase == "Failed"
         if not (saved or shrinks):
             return
         self.state, self.plan = outcome.state, outcome.plan
-        self.check(before, outcome.state, event)
+        if self.plan == self.upcoming:
+            self.upcoming = None
+        self.check(before, outcome.state, event, edited=old.stages != self.plan.stages)
         for command in outcome.commands:
             if isinstance(command, Ask | Measure):
                 self.waiting.append(command)
 
-    def check(self, old, new, event):
+    def check(self, old, new, event, *, edited):
         if new.phase != old.phase and new.attempt == old.attempt:
             assert new.phase in TRANSITIONS[old.phase]
         assert new.attempt >= old.attempt
@@ -214,7 +221,8 @@ class Lives(RuleBasedStateMachine):
         hand = isinstance(event, Verb) and event.name in ("set-weight", "resume", "promote")
         self.set_by_hand = (self.set_by_hand or hand) and new.attempt == old.attempt
         if new.attempt == old.attempt and not self.set_by_hand:
-            assert new.step - old.step in (0, 1) or new.step == len(self.plan.stages)
+            # What an edit does to the steps is looked at in test_edits.
+            assert new.step - old.step in (0, 1) or new.step == len(self.plan.stages) or edited
             back = new.phase == "Failed" or old.handed_back
             assert new.weight >= old.weight or back
             if new.phase not in ("Promoting", "Baking", "Finalising", "Succeeded", "Failed", "Paused"):
@@ -254,15 +262,44 @@ class Lives(RuleBasedStateMachine):
         verb = Verb(name, "ann", weight, full)
         why, before = legal(self.plan, self.state, verb), self.state
         self.send(verb)
-        assert (why is None) or (self.state == before)
+        # An edit that waited may give the step another number.
+        assert (why is None) or (self.state._replace(step=before.step) == before)
 
-    @rule()
-    def breach(self):
+    @rule(
+        what=st.sampled_from(["limits", "insert", "remove", "change", "deadline"]),
+        place=st.integers(0, 6),
+        weight=st.sampled_from([0, 500, 4000, 6000]),
+    )
+    def edit(self, what, place, weight):
+        base = self.upcoming or self.plan
+        stages = list(base.stages)
+        stage = Stage(weight, pause=None if place % 2 else 0)
+        match what:
+            case "limits":
+                base = base._replace(threshold=base.threshold + 1)
+            case "deadline":
+                base = base._replace(progress_deadline=base.progress_deadline + 1)
+            case "insert":
+                stages.insert(place, stage)
+            case "remove" if len(stages) > 1:
+                del stages[place % len(stages)]
+            case "change":
+                stages[place % len(stages)] = stage
+        self.upcoming = base._replace(stages=tuple(sorted(stages, key=lambda one: one.weight)))
+
+    @rule(side=st.sampled_from(["canary", "primary"]))
+    def breach(self, side):
         verdict = Verdict("latency", FAIL, 9.0, None, 1.0, 9, 1.0, None, "ms", "latency 9 ms is above 1 ms")
         traffic_before = self.state.weight or self.state.cohorts or self.state.mirror
         active, handed = self.state.phase in ACTIVE, self.state.handed_back
-        self.send(Breached(verdict))
-        assert not (traffic_before and active) or handed or self.state.phase == "Failed"
+        there, returning = self.state.primary_unreachable_since < 0, self.state.returning
+        self.send(Breached(verdict, side))
+        if side == "primary":
+            assert not returning or self.state.phase in ("Failed", "Finalising")
+        elif traffic_before and active and handed:
+            assert self.state.weight == 0 or not there
+        elif traffic_before and active:
+            assert self.state.phase == "Failed"
 
     @rule(canary=st.booleans(), primary=st.booleans())
     def reach(self, canary, primary):
@@ -280,7 +317,7 @@ class Lives(RuleBasedStateMachine):
         assert from_plain(json.loads(json.dumps(to_plain(state)))) == state
         now = traffic(self.plan, state)
         assert 0 <= now.weight <= UNITS
-        assert not self.plan.dry_run or now == (0, 0, 0, False)
+        assert not self.plan.dry_run or now == (0, now.mirror, 0, False)
         if state.phase in ("Initialized", "Waiting"):
             assert (now.weight, now.mirror, now.cohorts) == (0, 0, 0)
         if state.phase in ACTIVE and not state.handed_back:

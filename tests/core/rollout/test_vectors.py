@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from splitproxy.core.analysis import FAIL, PASS, Verdict
-from splitproxy.core.rollout.events import Answer, Ask, Begin, Checked, Measure, Tick
+from splitproxy.core.rollout.events import Answer, Ask, Begin, Checked, Measure, Reachable, Tick
 from splitproxy.core.rollout.machine import advance, canary_share, iterations, traffic
 from splitproxy.core.rollout.state import State
 
@@ -35,6 +35,7 @@ DEVIATIONS = {
     "truthful": "weight, iterations and phase say what is so while a gate is waited at, and at 100 % of blue/green",
     "asked-once": "a gate is asked once for every decision, at every check while closed; never left out",
     "prepared-once": "pre-rollout hooks run once in a run",
+    "watched": "the updated primary is checked with every part of the traffic that returns to it, and with all of it",
     "restart-asks": "a newer revision asks confirm-rollout as any other",
 }
 
@@ -83,7 +84,7 @@ def _play(plan, script, ticks):
     for tick in range(ticks):
         now, calls = tick * 60.0, []
         begin = tick in (0, script.revision)
-        pending = [Begin("r1" if tick == 0 else "r2") if begin else Tick()]
+        pending = [Begin("r1" if tick == 0 else "r2") if begin else Tick(), Reachable(canary=True)]
         while pending:
             state, commands, plan = advance(plan, state, pending.pop(), now)
             for command in commands:

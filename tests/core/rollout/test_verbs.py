@@ -4,7 +4,7 @@ import pytest
 
 from splitproxy.core.live import Traffic
 from splitproxy.core.rollout.events import Reachable, Verb
-from splitproxy.core.rollout.machine import TRANSITIONS, VERBS, legal, traffic
+from splitproxy.core.rollout.machine import TRANSITIONS, VERBS, from_plain, legal, to_plain, traffic
 from splitproxy.core.rollout.plan import UNITS
 from splitproxy.core.rollout.state import ACTIVE, PHASES
 
@@ -135,7 +135,7 @@ def test_promote_while_paused_goes_on_from_there(run_of, phase):
 # --- set-weight ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("share", "then"),
-    [(0, 20), (1, 20), (1999, 20), (2000, 40), (3000, 40), (4500, 60), (6000, 100), (9000, 100), (UNITS, 100)],
+    [(0, 20), (1, 20), (1999, 20), (3000, 40), (4500, 60), (6000, 100), (9000, 100), (UNITS, 100)],
 )
 @pytest.mark.parametrize("verb", ["resume", "promote"])
 def test_after_set_weight_it_goes_on_above(run_of, share, then, verb):
@@ -145,6 +145,49 @@ def test_after_set_weight_it_goes_on_above(run_of, share, then, verb):
     assert run.tick(2).where == ("Paused", share / 100)
     assert run.say(verb).where == ("Progressing" if then < 100 else "Promoting", then)
     assert run.until("Succeeded")
+
+
+@pytest.mark.parametrize(("verb", "then"), [("resume", 20), ("promote", 40)])
+def test_the_weight_that_it_has_already_changes_nothing(run_of, verb, then):
+    run = run_of(**STEPS).begin().tick().say("pause").say("set-weight", weight=2000)
+    assert (run.where, run.state.resume) == (("Paused", 20), "Progressing")
+    assert run.say(verb).where == ("Progressing", then)
+    assert run.tick().where == ("Progressing", then + 20)
+
+
+@pytest.mark.parametrize("weights", [[0], [300, 0]])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"iterations": 10, "cohorts": [[{}]], "ringIterations": [10]},
+        {"iterations": 10, "mirror": True},
+        {"steps": [{"mirror": 10, "iterations": 10}, {"setWeight": 10}]},
+    ],
+)
+def test_a_stage_that_is_more_than_its_weight_goes_on_where_it_was(run_of, plan, weights):
+    run = run_of(**plan).begin().tick(3).say("pause")
+    for weight in weights:
+        run.say("set-weight", weight=weight)
+    assert (run.say("resume").where, run.state.step, run.state.passes) == (("Progressing", 0), 0, 2)
+
+
+def test_resume_needs_a_canary_that_can_be_reached_where_its_share_grows(run_of):
+    run = run_of(steps=[{"setWeight": 5, "pause": 0}, {"setWeight": 90}]).begin().until("Paused")
+    run.send(Reachable(canary=False))
+    assert "cannot be reached" in legal(run.plan, run.state, Verb("resume"))
+    assert run.say("resume").where == ("Paused", 5)
+    run = run_of(**STEPS).begin().tick().say("pause").send(Reachable(canary=False))
+    assert run.say("resume").where == ("Progressing", 20)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_resume_is_not_lost_while_its_gate_is_asked(run_of, ends):
+    steps = [{"setWeight": 5, "pause": 0}, {"setWeight": 50}]
+    run = run_of(steps=steps, hooks=["confirm-traffic-increase"]).begin().until("Paused")
+    run.step(Verb("resume", "ann"))
+    run.state = from_plain(to_plain(run.state)).loaded()
+    run.answers["confirm-traffic-increase"] = "pass" if ends else "fail"
+    assert run.tick().where == (("Progressing", 50) if ends else ("WaitingTrafficIncrease", 5))
 
 
 def test_what_has_not_begun_has_no_weight_to_set(run_of):
@@ -157,7 +200,10 @@ def test_promote_takes_the_next_step_of_the_return(run_of):
     run.begin().until("Promoting").take()
     run.answers["hand-back"] = "pass"
     assert run.say("promote").state.handed_back
-    assert [run.say("promote").where for _ in range(3)] == [("Promoting", 30), ("Promoting", 10), ("Finalising", 0)]
+    run.send(Reachable(canary=True))
+    assert [run.say("promote").where for _ in range(4)] == [
+        *(("Promoting", 30), ("Promoting", 10), ("Promoting", 0), ("Finalising", 0)),
+    ]
 
 
 def test_a_weight_set_by_hand_in_the_plans_pause_stays_until_resumed(run_of):
@@ -193,10 +239,9 @@ def test_undo_needs_the_previous_primary(run_of):
     assert "previous primary" in legal(run.plan, run.state, Verb("undo"))
 
 
-def test_after_the_update_of_the_primary_there_is_neither_abort_nor_pause(run_of):
+def test_after_the_update_of_the_primary_there_is_no_pause(run_of):
     run = run_of(stepWeights=[50], stepWeightPromotion=10, mode="handBack").begin().until("Promoting")
-    for verb in ("abort", "pause"):
-        assert "v1" in legal(run.plan, run.state, Verb(verb))
+    assert "v1" in legal(run.plan, run.state, Verb("pause"))
     run.send(Reachable(canary=True, primary=False))
     assert "cannot be reached" in legal(run.plan, run.state, Verb("promote"))
 
@@ -211,7 +256,8 @@ def test_approve_needs_a_gate_that_waits_for_it(run_of, hook_of):
     assert "waits at no gate" in legal(run.plan, run.state, Verb("approve"))
     run = run_of(iterations=1, hooks=[hook_of("confirm-promotion", builtin=True)]).begin().until("WaitingPromotion")
     assert "waits at no gate" in legal(run.plan, run.say("approve").state, Verb("approve"))
-    run = run_of(**STEPS, hooks=[hook_of("confirm-promotion", builtin=True)]).begin().tick().say("approve")
+    run = run_of(**STEPS, hooks=[hook_of("confirm-promotion", builtin=True)]).begin().tick().say("deny")
+    assert run.say("approve").state.granted == ()
     assert "waits at no gate" in legal(run.plan, run.state, Verb("approve"))
 
 
@@ -219,5 +265,6 @@ def test_an_approval_outside_the_windows_counts_when_they_open(run_of, hook_of):
     hooks = [hook_of("confirm-traffic-increase", builtin=True)]
     run = run_of(**STEPS, hooks=hooks).begin().until("WaitingTrafficIncrease").tick(windows_open=False)
     assert run.say("approve").where == ("WaitingTrafficIncrease", 0)
-    assert run.say("approve").tick(windows_open=False).where == ("WaitingTrafficIncrease", 0)
+    assert "was approved already" in legal(run.plan, run.state, Verb("approve"))
+    assert run.tick(windows_open=False).where == ("WaitingTrafficIncrease", 0)
     assert run.tick().where == ("Progressing", 20)
