@@ -113,7 +113,7 @@ class TestReadme:
     def test_one_command_ends_in_the_demo_and_one_in_the_tests(self):
         demo, tests = self.commands
         assert demo.endswith(".venv/bin/splitproxy demo")
-        assert tests.endswith(".venv/bin/pytest")
+        assert tests.endswith(".venv/bin/pytest -n 4")
 
     def test_ci_runs_the_very_command_that_it_names_for_the_tests(self):
         lines = (ROOT / ".ci/run").read_text().splitlines()

@@ -160,7 +160,7 @@ def test_no_step_forward_is_taken_that_cannot_be_saved_and_a_rollback_always(pla
         store._connection.execute("PRAGMA query_only = on")
         with pytest.raises(Unsaved, match="readonly"):
             await one.act(Verb("promote", "me"))
-        assert (one.state.phase, one.state.awaiting, world.traffic()) == ("Paused", "", Traffic(500))
+        assert (one.state.phase, one.state.step, world.traffic()) == ("Paused", 0, Traffic(500))
         assert "readonly" in views.everything(one, [])["alarms"][0]
         assert world.desk.alarms()
         assert (await one.act(Verb("abort", "me"))) is None

@@ -197,6 +197,8 @@ def seen_on_a_terminal(folder, mark, *options):
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     command = [sys.executable, "-c", LAUNCHER, os.ttyname(slave), "-m", "splitproxy", "demo", *options]
     environment = {**child_environment(), "TMPDIR": str(folder), "TERM": "xterm-256color"}
+    for name in ("COLUMNS", "LINES"):  # they would count for more than the terminal's own size
+        environment.pop(name, None)
     process = subprocess.Popen(
         command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
     )
@@ -213,6 +215,7 @@ def seen_on_a_terminal(folder, mark, *options):
             if not asked and seen.count(mark) > 3:
                 os.write(master, b"\x03")
                 asked = True
+        assert asked, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())[-3000:]
         code = process.wait(PATIENCE)
     finally:
         process.kill()
