@@ -47,7 +47,7 @@ class Downstream(asyncio.Protocol):
             "lingering",
             "next_look",
         ),
-        *("patience", "port", "reading", "service", "slot", "spare", "transport", "unsent"),
+        *("patience", "port", "reading", "service", "slot", "spares", "transport", "unsent"),
     )
 
     exchange_class: ClassVar[type[Exchange]] = Exchange
@@ -60,8 +60,8 @@ class Downstream(asyncio.Protocol):
         self.service = service
         self.crowd = crowd
         self.exchange: Exchange | Tunnel | None = None
-        self.spare: Exchange | None = None
-        """One that is over and may serve the next request: making one costs as much as some of its steps."""
+        self.spares: list[Exchange] = service.spares
+        """Some that are over and may serve the next request: making one costs as much as some of its steps."""
         self.buffer = b""
         """Bytes of a head that is not complete, or of requests whose turn has not come."""
         self.address = b""
@@ -202,11 +202,11 @@ class Downstream(asyncio.Protocol):
             self.refuse(self._first_fault(data) or error)
             return
         self.buffer = b""
-        exchange = self.spare
-        if exchange is None:
-            exchange = self.exchange_class(self)
+        if self.spares:
+            exchange = self.spares.pop()
+            exchange.downstream = self
         else:
-            self.spare = None
+            exchange = self.exchange_class(self)
         self.exchange = exchange
         exchange.begin(head, rest)
 

@@ -62,6 +62,7 @@ class EdgeDownstream(Downstream):
     def __init__(self, service: "Service", crowd: "Crowd", door: "Door", origin: "Origin | None") -> None:
         """`origin` is what a PROXY header said."""
         super().__init__(service, crowd)
+        self.spares = service.edge_spares
         self._door, self._origin = door, origin
         self.scheme = b"http" if door.server is None else b"https"
         self.asked = None

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from splitproxy.core.splitting import Backend
     from splitproxy.proxy.downstream import Downstream
 
+MOST_SPARES: Final = 64
+"""Exchanges that are over and kept for further requests, of all connections together."""
 _CODE_CELL: Final = tuple(stats.CODE + index for index in stats.CODE_INDEX)
 
 
@@ -230,7 +232,9 @@ class Exchange(Receiving):
         series.active -= 1
         if not series.changed:
             self.service.note(series)
-        self.downstream.spare = self
+        spares = self.downstream.spares
+        if len(spares) < MOST_SPARES:
+            spares.append(self)
         self._close(elapsed)
 
     def on_beginning(self, head: ResponseHead, body: memoryview) -> None:

@@ -25,6 +25,7 @@ from splitproxy.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from splitproxy.proxy.downstream import Downstream
+    from splitproxy.proxy.exchange import Exchange
 
 log = logging.getLogger("splitproxy.worker")
 WRITE_AFTER: Final = 0.01
@@ -103,6 +104,10 @@ class Service:
         self.region = region
         self.cells = region.cells
         self._octets = region.cells.cast("B")
+        self.spares: list[Exchange] = []
+        """Exchanges of plain connections that may serve further requests."""
+        self.edge_spares: list[Exchange] = []
+        """Those of other connections, which are of another kind."""
         self.cells[stats.GENERATION] = 0
         self.wheel = Wheel(loop.time())
         self.access_log: AccessLog | None = None

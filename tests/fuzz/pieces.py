@@ -78,6 +78,7 @@ class Desk:
     def __init__(self) -> None:
         self.transcript: list[tuple[Any, ...]] = []
         self.later: deque[Any] = deque()
+        self.spares: list[Any] = []
         self.loop = SimpleNamespace(call_soon=self.later.append)
 
     def connected(self, downstream: Downstream) -> None:
