@@ -228,6 +228,8 @@ class Clients:
     def __init__(self, address, host, headers=(), count=3):
         self.answers, self._come, self._stop = [], threading.Condition(), threading.Event()
         """Status and body of each, oldest first."""
+        self._asked = []
+        """When each was asked for."""
         self._headers = {"Host": host, **dict(headers)}
         self._threads = [threading.Thread(target=self._run, args=(address,), daemon=True) for _ in range(count)]
         for thread in self._threads:
@@ -237,21 +239,28 @@ class Clients:
         while not self._stop.is_set():
             with contextlib.suppress(OSError, http.client.HTTPException), connection(address) as proxy:
                 while not self._stop.is_set():
+                    asked = time.monotonic()
                     proxy.request("GET", "/", headers=self._headers)
                     answer = proxy.getresponse()
                     told = answer.status, answer.read().decode()
                     with self._come:
                         self.answers.append(told)
+                        self._asked.append(asked)
                         self._come.notify_all()
                     self._stop.wait(0.01)
             self._stop.wait(0.02)
 
     def next(self, count=40):
         """Return the next `count` answers, without those that were under way when this was asked."""
+        now, first = time.monotonic(), len(self.answers)
+
+        def later():
+            pairs = zip(self.answers[first:], self._asked[first:], strict=True)
+            return [told for told, asked in pairs if asked >= now]
+
         with self._come:
-            first = len(self.answers) + len(self._threads)
-            assert self._come.wait_for(lambda: len(self.answers) >= first + count, PATIENCE)
-            return self.answers[first : first + count]
+            assert self._come.wait_for(lambda: len(later()) >= count, PATIENCE)
+            return later()[:count]
 
     def names(self, count=40):
         """Return who answers now: name -> how many of the next `count` requests."""
