@@ -30,7 +30,7 @@ QUICK_VIGIL = """
 import sys
 from splitproxy import supervisor, vigil
 from splitproxy.cli import main
-supervisor.LOOK_SECONDS, vigil.STANDING_LOOKS = 0.3, 3
+supervisor.LOOK_SECONDS, vigil.STANDING_LOOKS = 1.0, 5
 sys.exit(main(["run", *sys.argv[1:]]))
 """
 
