@@ -15,7 +15,7 @@ from splitproxy.config.root import Config
 from splitproxy.config.routes import Rule
 from splitproxy.config.walking import analyses
 from splitproxy.core.live import MAX_COHORTS, SLOTS
-from splitproxy.core.rollout.plan import GATES
+from splitproxy.core.rollout.gates import WAITING
 from splitproxy.core.templates import variables_of
 
 
@@ -237,6 +237,6 @@ def _webhooks(path: Path, webhooks: Sequence[Webhook], findings: Findings) -> No
         names = (((*path, "webhooks", i, "name"), one.name) for i, one in enumerate(webhooks) if one.type == kind)
         unique(f"the {kind} webhook", names, findings)
     for index, webhook in enumerate(webhooks):
-        if webhook.url is None and webhook.type not in GATES:
+        if webhook.url is None and webhook.type not in WAITING:
             message = f"a {webhook.type} webhook needs a url"
             findings.add((*path, "webhooks", index), message, "only a confirm- gate may do without", missing="url")

@@ -155,8 +155,7 @@ def _retry_after(value: str | None) -> float | None:
         at = email.utils.parsedate_to_datetime(value).timestamp()
     except (ValueError, OverflowError):
         return None
-    # The date is wall time, so it is compared with wall time.
-    return max(0.0, at - time.time())  # noqa: TID251
+    return max(0.0, at - time.time())  # noqa: TID251 - the date is wall time, so it is compared with wall time
 
 
 def _words(error: Exception) -> str:

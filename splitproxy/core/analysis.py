@@ -16,7 +16,7 @@ ERROR: Final = "error"
 BOTH_FAIL: Final = "both sides fail"
 """How the reason of a verdict begins that is inconclusive because the primary fails as the canary does."""
 
-UNITS: Final = {"request-success-rate": "%", "request-duration": "ms", "request-rate": "/s"}
+_UNIT: Final = {"request-success-rate": "%", "request-duration": "ms", "request-rate": "/s"}
 """Unit of each kind of metric that has one."""
 SAMPLED: Final = frozenset({"request-success-rate", "request-duration"})
 """Kinds that say more the more requests there are, and that do not depend on a side's share of the traffic.
@@ -135,7 +135,7 @@ def _verdict(
     other = _value(primary) if primary and not primary.error else None
     if other is not None and outcome != ERROR:
         reason = f"{reason[:-1]}; primary {_number(other, metric)})"
-    unit = UNITS.get(metric.kind, "")
+    unit = _UNIT.get(metric.kind, "")
     return Verdict(
         metric.name, outcome, _value(canary), *bounds, canary.sample, round(canary.seconds, 3), other, unit, reason
     )
@@ -176,13 +176,13 @@ def _apart(value: float, limit: float, metric: MetricPlan) -> str:
     """Return `value` with so many digits that it does not read as the limit it breaks."""
     text = _number(value, metric)
     if text == _number(limit, metric):
-        unit = UNITS.get(metric.kind, "")
+        unit = _UNIT.get(metric.kind, "")
         return f"{value!r} {unit}".strip()
     return text
 
 
 def _number(value: float | None, metric: MetricPlan) -> str:
     assert value is not None
-    unit = UNITS.get(metric.kind, "")
+    unit = _UNIT.get(metric.kind, "")
     digits = f"{value:.2f}".rstrip("0").rstrip(".") if 0.01 <= abs(value) < 1e9 or not value else f"{value:.4g}"
     return f"{digits} {unit}".strip()

@@ -11,10 +11,9 @@ _WEIGHTS: Final = (5, 10, 25, 50, 75)
 """The canary's shares, in percent."""
 
 
-def split(ports: dict[str, int], canary: float) -> str:
-    """Return the demo's file: all addresses free ones, `canary` percent of the requests to v2."""
+def _places(ports: dict[str, int]) -> str:
+    """Return what every file of the demo has in common: addresses, all of them free ones, and two versions."""
     return f"""\
-# The configuration of the running demo. Change a weight, save, and watch: the file is read again within two seconds.
 listeners:
   - address: 127.0.0.1:0
 admin:
@@ -25,7 +24,14 @@ upstreams:
     endpoints: ["http://127.0.0.1:{ports["v1"]}"]
   - name: v2
     endpoints: ["http://127.0.0.1:{ports["v2"]}"]
+"""
 
+
+def split(ports: dict[str, int], canary: float) -> str:
+    """Return the demo's file with `canary` percent of the requests to v2."""
+    return f"""\
+# The configuration of the running demo. Change a weight, save, and watch: the file is read again within two seconds.
+{_places(ports)}
 routes:
   - name: {ROUTE}
     rules:
@@ -36,7 +42,7 @@ routes:
 
 
 def release(ports: dict[str, int], folder: Path, hold: float) -> str:
-    """Return the demo's file with a rollout from v1 to v2: all addresses free ones, its state in `folder`.
+    """Return the demo's file with a rollout from v1 to v2, its state in `folder`.
 
     Each step lasts `hold` seconds, and what is promoted is watched for as long.
     """
@@ -44,18 +50,9 @@ def release(ports: dict[str, int], folder: Path, hold: float) -> str:
     steps = "\n".join(f"        - {{setWeight: {weight}, hold: {lasting}}}" for weight in _WEIGHTS)
     return f"""\
 # The configuration of the running demo. A new revision, saved, starts the rollout again.
-listeners:
-  - address: 127.0.0.1:0
-admin:
-  address: 127.0.0.1:0
+{_places(ports)}
 state:
   path: {folder}/splitproxy.db
-
-upstreams:
-  - name: v1
-    endpoints: ["http://127.0.0.1:{ports["v1"]}"]
-  - name: v2
-    endpoints: ["http://127.0.0.1:{ports["v2"]}"]
 
 routes:
   - name: {ROUTE}

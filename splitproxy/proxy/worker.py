@@ -36,7 +36,6 @@ class Worker:
         self.failed = False
         self._loop = service.loop
         self._area = area
-        self._supervisor = supervisor
         self._control: Channel | None = None
         self._entrances: dict[str, Entrance] = {}
         self._preparing: dict[int, asyncio.Task[Prepared | None]] = {}

@@ -138,7 +138,9 @@ def test_history_is_read_in_pages(play):
         assert (status, len(first)) == (200, 2)
         assert set(first[0]) == {"id", "attempt", "at", "kind", "warning", "text", "data"}
         _, rest = await api("GET", f"/shop/history?after={first[-1]['id']}")
-        assert [entry["text"] for entry in (*first, *rest)] == world.texts()
+        texts = [entry["text"] for entry in (*first, *rest)]
+        assert len(texts) > 2
+        assert texts == world.texts()[: len(texts)]  # the rollout goes on meanwhile
 
     play(scene)
 

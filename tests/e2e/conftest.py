@@ -12,9 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from running import children
 
 from splitproxy.children import child_environment
 from splitproxy.supervisor import DRAIN_SECONDS
@@ -195,8 +195,7 @@ class Proxy:
         return self.ask("/-/reload", "POST")
 
     def children(self, module):
-        pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in pids if module in Path(f"/proc/{pid}/cmdline").read_text().split("\0")]
+        return children(self.process.pid, module)
 
     def kill_control(self):
         """Kill control with -9."""

@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from running import children
 
 from splitproxy.children import child_environment
 from splitproxy.cli import main
@@ -55,8 +56,7 @@ class Demo:
         return [self.process.stdout.readline().decode() for _ in range(count)]
 
     def children(self, module):
-        pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in pids if module in Path(f"/proc/{pid}/cmdline").read_text()]
+        return children(self.process.pid, module)
 
     def ended(self):
         out, err = self.process.communicate(timeout=PATIENCE)

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from running import children
 
 from splitproxy.children import child_environment
 
@@ -129,8 +130,7 @@ class Program:
         assert self.process.wait(PATIENCE) == 0
 
     def children(self, module):
-        pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return [int(pid) for pid in pids if module in Path(f"/proc/{pid}/cmdline").read_text().split("\0")]
+        return children(self.pid, module)
 
     def stop(self):
         with contextlib.suppress(ProcessLookupError):

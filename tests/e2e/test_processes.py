@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from running import children
 
 from splitproxy.children import child_environment
 from splitproxy.supervisor import DRAIN_SECONDS
@@ -101,8 +102,7 @@ class Program:
         return code
 
     def children(self, module):
-        pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return [int(pid) for pid in pids if module in Path(f"/proc/{pid}/cmdline").read_text().split("\0")]
+        return children(self.pid, module)
 
     @property
     def workers(self):

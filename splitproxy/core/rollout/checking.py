@@ -253,7 +253,9 @@ def _stop(turn: Turn, why: str, verdict: Verdict) -> None:
         return
     turn.change(resume=turn.state.phase)
     turn.move("Paused", text, warning=True)
-    turn.alert("warn", f"paused at {percent(turn.state.weight)}: {text}; it waits for resume", "paused")
+    turn.alert(
+        "warn", f"paused at {percent(turn.state.weight)}: {text}; it waits for resume", f"paused:{turn.state.step}"
+    )
 
 
 def _pass(turn: Turn) -> None:
@@ -291,7 +293,9 @@ def _passed_stage(turn: Turn) -> None:
         end = f"for {stage.pause:g} s" if stage.pause else "until resumed"
         turn.move("Paused", f"the plan pauses at {percent(state.weight)} {end}")
         if not stage.pause:
-            turn.alert("info", f"paused at {percent(state.weight)} by its plan; it waits for resume", "paused")
+            turn.alert(
+                "info", f"paused at {percent(state.weight)} by its plan; it waits for resume", f"paused:{state.step}"
+            )
     elif state.held:
         turn.hold(state.held)
     else:

@@ -1,6 +1,6 @@
 """How a run ends: everything back to the primary, or success."""
 
-from splitproxy.core.rollout.plan import UNITS
+from splitproxy.core.live import EVERYTHING
 from splitproxy.core.rollout.stages import percent
 from splitproxy.core.rollout.turn import Turn
 
@@ -49,8 +49,8 @@ def leave_on_canary(turn: Turn, why: str) -> None:
     """End the run with all traffic on the canary: the primary that was handed to cannot take it."""
     plan = turn.plan
     text = f"{why}; all traffic stays on {plan.canary}, the only good version"
-    turn.record("rollback", text, warning=True, weight=UNITS)
-    _fail(turn, UNITS, text)
+    turn.record("rollback", text, warning=True, weight=EVERYTHING)
+    _fail(turn, EVERYTHING, text)
     turn.alert("error", f"{text}. Repair {plan.primary}, then start the rollout again", "left-on-canary")
 
 
@@ -59,7 +59,7 @@ def succeed(turn: Turn) -> None:
     state, plan = turn.state, turn.plan
     swapped = plan.mode == "swap" and not plan.dry_run
     promoted = state.promoted if plan.dry_run else state.revision
-    turn.share(UNITS if swapped else 0, 0, 0, "the rollout is over")
+    turn.share(EVERYTHING if swapped else 0, 0, 0, "the rollout is over")
     turn.change(swapped=swapped, promoted=promoted, handed_back=False)
     _settle(turn)
     version = plan.version(state.revision)

@@ -1,16 +1,9 @@
 """What a rollout is to do: the compiled form of one entry of `rollouts`.
 
-Shares are counted in hundredths of a percent (`UNITS` is everything), times in seconds.
+Shares are counted in hundredths of a percent (`live.EVERYTHING` is all requests), times in seconds.
 """
 
-from typing import Final, NamedTuple
-
-UNITS: Final = 10_000
-"""All requests, in hundredths of a percent."""
-
-GATES: Final = ("confirm-rollout", "confirm-traffic-increase", "confirm-promotion")
-HOOKS: Final = (*GATES, "pre-rollout", "rollout", "rollback", "post-rollout", "event")
-"""Flagger's webhook types."""
+from typing import NamedTuple
 
 
 class Stage(NamedTuple):
@@ -29,7 +22,7 @@ class Stage(NamedTuple):
     pause: float | None = None
     """None: none; 0: until an operator goes on; else as long as this."""
     gate: str = ""
-    """What is asked before it is entered: one of GATES, or nothing."""
+    """What is asked before it is entered: one of `gates.WAITING`, or nothing."""
     interval: float = 0.0
     """Between its checks; 0: the plan's."""
     min_requests: int = 0
@@ -72,7 +65,7 @@ class HookPlan(NamedTuple):
 
     name: str
     type: str
-    """One of HOOKS, or `hand-back`: the promotion's own."""
+    """One of Flagger's types, or `hand-back`: the promotion's own."""
     builtin: bool = False
     """A gate without URL: opened and closed by operators alone."""
     mute_alert: bool = False

@@ -1,8 +1,8 @@
 """Promotion: the canary takes everything, or hands its version back to the primary; then the time to bake."""
 
+from splitproxy.core.live import EVERYTHING
 from splitproxy.core.rollout.ending import roll_back
 from splitproxy.core.rollout.events import Answer
-from splitproxy.core.rollout.plan import UNITS
 from splitproxy.core.rollout.stages import percent
 from splitproxy.core.rollout.turn import Turn
 
@@ -21,8 +21,8 @@ def begin(turn: Turn) -> None:
 def grow(turn: Turn) -> None:
     """Swap: give the canary the next part of the rest, or everything at once."""
     state, plan = turn.state, turn.plan
-    weight = min(UNITS, state.weight + plan.promotion_step) if plan.promotion_step else UNITS
-    turn.share(weight, 0 if weight == UNITS else state.cohorts, 0, "promotion")
+    weight = min(EVERYTHING, state.weight + plan.promotion_step) if plan.promotion_step else EVERYTHING
+    turn.share(weight, 0 if weight == EVERYTHING else state.cohorts, 0, "promotion")
 
 
 def passed(turn: Turn) -> None:
@@ -31,7 +31,7 @@ def passed(turn: Turn) -> None:
         turn.hold(turn.state.held)
     elif turn.plan.mode == "handBack":
         _returned(turn)
-    elif turn.state.weight < UNITS:
+    elif turn.state.weight < EVERYTHING:
         grow(turn)
         turn.hold(f"promotion at {percent(turn.state.weight)}")
     else:
@@ -129,7 +129,7 @@ def baked(turn: Turn) -> None:
 
 def finalise(turn: Turn, why: str) -> None:
     """Go to the last phase, with all traffic where it belongs."""
-    weight = UNITS if turn.plan.mode == "swap" else 0
+    weight = EVERYTHING if turn.plan.mode == "swap" else 0
     turn.change(step=len(turn.plan.stages), awaiting="")
     turn.share(weight, 0, 0, why)
     turn.move("Finalising", why)

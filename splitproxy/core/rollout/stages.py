@@ -2,10 +2,11 @@
 
 from typing import Any, Final
 
-from splitproxy.core.rollout.plan import UNITS, HookPlan, MetricPlan, Plan, Stage, Window
+from splitproxy.core.live import EVERYTHING
+from splitproxy.core.rollout.plan import HookPlan, MetricPlan, Plan, Stage, Window
 
 Plain = dict[str, Any]
-_PERCENT: Final = UNITS // 100
+_PERCENT: Final = EVERYTHING // 100
 _INCREASE: Final = "confirm-traffic-increase"
 
 
@@ -103,10 +104,10 @@ def _strategy(analysis: Plain) -> str:
 
 
 def _stages(analysis: Plain, strategy: str) -> tuple[Stage, ...]:
-    mirror = (units(analysis["mirrorWeight"] or 0) or UNITS) if analysis["mirror"] else 0
+    mirror = (units(analysis["mirrorWeight"] or 0) or EVERYTHING) if analysis["mirror"] else 0
     if strategy == "blue-green":
         tried = Stage(mirror=mirror, checks=analysis["iterations"])
-        return tried, Stage(weight=UNITS, gate="confirm-promotion")
+        return tried, Stage(weight=EVERYTHING, gate="confirm-promotion")
     stages = [Stage(mirror=mirror)] if mirror else []
     stages += [Stage(cohorts=count, checks=checks) for count, checks in _rings(analysis, strategy)]
     stages += _weighted(analysis, len(analysis["cohorts"]))

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Final
 
+from splitproxy.core.live import EVERYTHING
 from splitproxy.core.rollout import gates, promoting, stepping
 from splitproxy.core.rollout.checking import opened, wait_to_begin
 from splitproxy.core.rollout.ending import roll_back, undo
 from splitproxy.core.rollout.events import Begin, Verb
-from splitproxy.core.rollout.plan import UNITS, Plan
+from splitproxy.core.rollout.plan import Plan
 from splitproxy.core.rollout.stages import first_above, percent
 from splitproxy.core.rollout.starting import begin
 from splitproxy.core.rollout.state import ACTIVE, State
@@ -122,7 +123,7 @@ def _deniable(plan: Plan, state: State, _verb: Verb) -> str | None:
 def _within(plan: Plan, state: State, verb: Verb) -> str | None:
     if state.resume == "Waiting":
         return f"{plan.name} has not begun: resume it, and approve its start, before traffic is sent"
-    if not 0 <= verb.weight <= UNITS:
+    if not 0 <= verb.weight <= EVERYTHING:
         return f"a weight lies between 0 % and 100 %, and {percent(verb.weight)} does not"
     if verb.weight > state.weight and state.unreachable_since >= 0:
         return f"{plan.canary} cannot be reached: more traffic for it would be lost"

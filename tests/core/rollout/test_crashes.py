@@ -16,9 +16,10 @@ from hypothesis.stateful import (
 )
 
 from splitproxy.core.analysis import FAIL, PASS, Verdict
+from splitproxy.core.live import EVERYTHING
 from splitproxy.core.rollout.events import Answer, Ask, Begin, Breached, Checked, Measure, Reachable, Tick, Verb
 from splitproxy.core.rollout.machine import TRANSITIONS, VERBS, advance, from_plain, legal, to_plain, traffic
-from splitproxy.core.rollout.plan import UNITS, Plan, Stage
+from splitproxy.core.rollout.plan import Plan, Stage
 from splitproxy.core.rollout.state import ACTIVE, State
 
 KILL_POINTS = 10_000
@@ -257,7 +258,7 @@ class Lives(RuleBasedStateMachine):
             outcome = {"error": "pass", "inconclusive": "pass"}.get(outcome, outcome)
             self.send(Answer(command.type, command.round, outcome, command.type), saved=saved or outcome == "pass")
 
-    @rule(name=st.sampled_from(sorted(VERBS)), full=st.booleans(), weight=st.integers(-1, UNITS + 1))
+    @rule(name=st.sampled_from(sorted(VERBS)), full=st.booleans(), weight=st.integers(-1, EVERYTHING + 1))
     def verb(self, name, full, weight):
         verb = Verb(name, "ann", weight, full)
         why, before = legal(self.plan, self.state, verb), self.state
@@ -316,7 +317,7 @@ class Lives(RuleBasedStateMachine):
         state = self.state
         assert from_plain(json.loads(json.dumps(to_plain(state)))) == state
         now = traffic(self.plan, state)
-        assert 0 <= now.weight <= UNITS
+        assert 0 <= now.weight <= EVERYTHING
         assert not self.plan.dry_run or now == (0, now.mirror, 0, False)
         if state.phase in ("Initialized", "Waiting"):
             assert (now.weight, now.mirror, now.cohorts) == (0, 0, 0)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from splitproxy.core.live import EVERYTHING
 from splitproxy.core.rollout.events import Adopted, Alert, Begin, Breached, Reachable, Tick
 from splitproxy.core.rollout.machine import advance
-from splitproxy.core.rollout.plan import UNITS
 from splitproxy.core.rollout.state import State
 
 STEPS = {"stepWeight": 20, "maxWeight": 60}
@@ -195,7 +195,7 @@ def test_inconclusive_checks_are_counted_anew_after_a_resume(run_of):
 def test_every_change_of_the_share_is_recorded_with_its_numbers(run_of):
     run = run_of(**STEPS).begin().until("Succeeded")
     numbers = [dict(record.data) for record in run.records if record.kind == "weight"]
-    assert [(n["before"], n["weight"]) for n in numbers] == [(0, 2000), (2000, 4000), (4000, 6000), (6000, UNITS)]
+    assert [(n["before"], n["weight"]) for n in numbers] == [(0, 2000), (2000, 4000), (4000, 6000), (6000, EVERYTHING)]
 
 
 def test_an_event_that_means_nothing_changes_nothing(plan_of, verdict_of):

@@ -2,9 +2,9 @@
 
 import pytest
 
+from splitproxy.core.live import EVERYTHING
 from splitproxy.core.rollout.events import Begin, Breached, Reachable, Tick, Verb
 from splitproxy.core.rollout.machine import legal, traffic
-from splitproxy.core.rollout.plan import UNITS
 
 BACK = {"stepWeights": [50], "mode": "handBack"}
 
@@ -32,7 +32,7 @@ def test_a_primary_that_does_not_come_up_leaves_traffic_on_the_canary(run_of):
     run.send(Reachable(canary=True, primary=False))
     assert run.tick(5).where == ("Promoting", 50)
     assert run.tick().where == ("Failed", 100)
-    assert traffic(run.plan, run.state).weight == UNITS
+    assert traffic(run.plan, run.state).weight == EVERYTHING
     assert (run.alerts[-1].severity, "stays on v2" in run.alerts[-1].text) == ("error", True)
     # What would throw traffic on it is refused while it is so.
     assert run.begin("r2").where == ("Failed", 100)
@@ -128,7 +128,7 @@ def test_abort_leaves_the_traffic_on_the_good_version(run_of, phase):
     run = run_of(**BACK, bake=600.0).begin().tick(2).until(phase)
     assert run.state.handed_back
     assert run.say("abort").where == ("Failed", 100)
-    assert traffic(run.plan, run.state).weight == UNITS
+    assert traffic(run.plan, run.state).weight == EVERYTHING
     assert "aborted by ann" in run.state.reason
     assert run.send(Reachable(canary=True)).send(Begin("r2")).where == ("Progressing", 0)
 

@@ -2,10 +2,9 @@
 
 import pytest
 
-from splitproxy.core.live import Traffic
+from splitproxy.core.live import EVERYTHING, Traffic
 from splitproxy.core.rollout.events import Adopted, Breached, Checked, Reachable, Tick
 from splitproxy.core.rollout.machine import iterations, stage_plan, traffic
-from splitproxy.core.rollout.plan import UNITS
 
 STEPS = {"stepWeight": 20, "maxWeight": 60}
 
@@ -59,7 +58,7 @@ def test_a_canary_takes_over(run_of):
     ]
     assert run.take() == ["measure"] * 6
     assert run.state.promoted == "r1"
-    assert traffic(run.plan, run.state) == Traffic(UNITS, 0, 0, True)
+    assert traffic(run.plan, run.state) == Traffic(EVERYTHING, 0, 0, True)
     assert "primary: v2" in run.alerts[-1].text
 
 
@@ -293,12 +292,12 @@ def test_rings_then_percentages(run_of):
     for _ in range(5):
         run.tick()
         seen.append((run.state.cohorts, run.state.weight))
-    assert seen == [(1, 0), (1, 0), (2, 0), (2, 1000), (0, UNITS)]
+    assert seen == [(1, 0), (1, 0), (2, 0), (2, 1000), (0, EVERYTHING)]
 
 
 def test_blue_green_on_copies_then_on_everything(run_of):
     run = run_of(iterations=2, mirror=True, hooks=["confirm-promotion"]).begin().tick()
-    assert traffic(run.plan, run.state) == Traffic(mirror=UNITS)
+    assert traffic(run.plan, run.state) == Traffic(mirror=EVERYTHING)
     assert shares(run, 2) == [("Progressing", 0), ("Progressing", 100)]
     run.until("Succeeded")
     assert run.take().count("confirm-promotion") == 1

@@ -2,10 +2,9 @@
 
 import pytest
 
-from splitproxy.core.live import Traffic
+from splitproxy.core.live import EVERYTHING, Traffic
 from splitproxy.core.rollout.events import Reachable, Verb
 from splitproxy.core.rollout.machine import TRANSITIONS, VERBS, from_plain, legal, to_plain, traffic
-from splitproxy.core.rollout.plan import UNITS
 from splitproxy.core.rollout.state import ACTIVE, PHASES
 
 GATED = {"hooks": ["confirm-rollout", "confirm-traffic-increase", "confirm-promotion"]}
@@ -135,7 +134,7 @@ def test_promote_while_paused_goes_on_from_there(run_of, phase):
 # --- set-weight ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("share", "then"),
-    [(0, 20), (1, 20), (1999, 20), (3000, 40), (4500, 60), (6000, 100), (9000, 100), (UNITS, 100)],
+    [(0, 20), (1, 20), (1999, 20), (3000, 40), (4500, 60), (6000, 100), (9000, 100), (EVERYTHING, 100)],
 )
 @pytest.mark.parametrize("verb", ["resume", "promote"])
 def test_after_set_weight_it_goes_on_above(run_of, share, then, verb):
@@ -212,7 +211,7 @@ def test_a_weight_set_by_hand_in_the_plans_pause_stays_until_resumed(run_of):
     assert run.say("resume").where == ("Progressing", 50)
 
 
-@pytest.mark.parametrize("weight", [-1, UNITS + 1])
+@pytest.mark.parametrize("weight", [-1, EVERYTHING + 1])
 def test_a_weight_that_is_none_is_refused(run_of, weight):
     run = stand(run_of, "Paused")
     assert "between 0 % and 100 %" in legal(run.plan, run.state, Verb("set-weight", weight=weight))
@@ -231,7 +230,7 @@ def test_promote_needs_a_canary_that_can_be_reached(run_of):
     assert "cannot be reached" in legal(run.plan, run.state, Verb("promote"))
     run.say("pause")
     assert legal(run.plan, run.state, Verb("set-weight", weight=0)) is None
-    assert "cannot be reached" in legal(run.plan, run.state, Verb("set-weight", weight=UNITS))
+    assert "cannot be reached" in legal(run.plan, run.state, Verb("set-weight", weight=EVERYTHING))
 
 
 def test_undo_needs_the_previous_primary(run_of):
