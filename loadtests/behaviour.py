@@ -8,7 +8,6 @@ again and again, the canary's share growing each time. Everything stays on the l
 """
 
 import argparse
-import http.client
 import importlib.util
 import json
 import math
@@ -19,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from harness.processes import (
     stop_all,
 )
 from harness.session import scratch_folder
+from harness.stage import ask
 
 SHARE = 10
 """The canary's percentage where every request is drawn anew; it stays."""
@@ -111,7 +112,7 @@ class Stage:
         """Put another file in force; say what went wrong, if anything did."""
         self.write(generation, share)
         status, text = ask(self.admin, "POST", "/-/reload")
-        if status != http.HTTPStatus.OK:
+        if status != HTTPStatus.OK:
             return f"reload {generation} answered {status}: {text[:200]}"
         for _ in range(3):
             answer = exchange(self.port, b"GET /probe HTTP/1.1\r\nHost: share.example.com\r\n\r\n")
@@ -138,24 +139,13 @@ class Stage:
         return int(sum(float(value) for value in found))
 
 
-def ask(port: int, method: str, path: str) -> tuple[int, str]:
-    """Send one request to the admin API."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request(method, path)
-        response = connection.getresponse()
-        return response.status, response.read().decode(errors="replace")
-    finally:
-        connection.close()
-
-
 def run_locust(locust: list[str], stage: Stage, seconds: int, users: int, reloads: int) -> tuple[Any, list[str]]:
     """Load the stage while its file changes; return Locust's statistics and what went wrong with the reloads."""
     result = stage.folder / "locust"
     options = ["--headless", "--only-summary", "--users", str(users), "--spawn-rate", str(users)]
     options += ["--run-time", f"{seconds}s", "--stop-timeout", "10", "--host", f"http://127.0.0.1:{stage.port}"]
     options += ["--json-file", str(result), "--exit-code-on-error", "0"]
-    command = [*locust, "-f", str(ROOT / "loadtests" / "locustfile.py"), *options]
+    command = [*locust, "-f", str(ROOT / "loadtests" / "behaviour_users.py"), *options]
     load = Process("locust", command, stage.folder)
     started = time.monotonic()
     problems = []

@@ -1,141 +1,198 @@
-"""What users of a split, sticky and mirrored service may rely on, asked by many of them at once.
+"""Users and shapes of the everyday cases for Locust.
 
-`behaviour.py` starts all that this needs, runs it and judges the result. Each answer is entered under a name that says
-where it came from (`share primary`, `visitor 25 canary`: 25 being the canary's share at that time), so that the shares
-can be read off the statistics.
+    locust -f loadtests/locustfile.py --case spike --host http://shop.example.com --headless --html spike.html
+    locust -f loadtests/locustfile.py --host http://shop.example.com           # with Locust's page: pick the case there
+
+`everyday.py` starts a proxy with all that the cases need and runs this against it. Every case ends by itself; the exit
+code is 1 when a limit was broken. With a host of one's own: `--host-name` is the Host header (default: the case's),
+`--path` the path.
 """
 
-from collections.abc import Mapping
+import json
+import sys
+import time
+from dataclasses import asdict, replace
 from http import HTTPStatus
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
-from locust import FastHttpUser, constant_pacing, task
-from locust.contrib.fasthttp import ResponseContextManager
+from gevent import GreenletExit
+from harness.everyday import CASES, PACE, SLOW_MILLISECONDS, Case, Checks, Kind, Limits, in_words, judge
+from locust import FastHttpUser, LoadTestShape, constant_pacing, events, task
+from locust.env import Environment
 
-VERSIONS = ("primary", "canary")
+SPAWNED_A_SECOND = 1000
+"""All users of a stage come at once: a spike is to be one."""
+SECONDS_TO_END = 10
+"""How long requests under way may take when the time is up, unless `--stop-timeout` says so."""
 
 
-class Client(FastHttpUser):
+@events.init_command_line_parser.add_listener
+def _add_options(parser: Any) -> None:
+    group = parser.add_argument_group("Everyday cases")
+    group.add_argument("--case", choices=list(CASES), default="steady", help="what happens")
+    group.add_argument("--quick", action="store_true", default=False, help="a few seconds with few users")
+    group.add_argument("--seconds", type=float, default=None, help="length (default: the case's)")
+    group.add_argument("--most-users", type=int, default=None, help="users at the most (default: the case's)")
+    group.add_argument("--host-name", default="", help="Host header (default: the case's)")
+    group.add_argument("--path", default="", help="one path for all requests (default: the case's)")
+    group.add_argument("--max-failures", type=float, default=None, help="failed requests, percent")
+    group.add_argument("--max-p95", type=float, default=None, help="p95 of each kind of request, milliseconds")
+    group.add_argument("--max-p99", type=float, default=None, help="p99 of each kind of request, milliseconds")
+    group.add_argument("--max-lost", type=int, default=None, help="requests that never ended")
+    group.add_argument("--figures", default="", help="file for the verdict and its figures (JSON)")
+
+
+def chosen(options: Any) -> Case:
+    """Return the case that was asked for, with the length, users and limits that were."""
+    case = CASES[options.case]
+    case = case.quick() if options.quick else case
+    names = {"failures": "max_failures", "p95": "max_p95", "p99": "max_p99", "lost": "max_lost"}
+    given = {name: getattr(options, option) for name, option in names.items()}
+    limits = replace(case.limits, **{name: value for name, value in given.items() if value is not None})
+    return replace(case, seconds=options.seconds or case.seconds, users=options.most_users or case.users, limits=limits)
+
+
+class User(FastHttpUser):
     """Ten requests a second, each on the connection of the one before."""
 
     abstract = True
-    host_name = ""
-    wait_time = constant_pacing(0.1)
+    kind = ""
+    wait_time = constant_pacing(PACE)
+    asked: ClassVar[int] = 0
 
-    def ask(self, method: str, path: str, kind: str, **more: Any) -> tuple[str, int] | None:
-        """Send one request; return the version that answered and the canary's share then in force, or None."""
-        headers = {"Host": self.host_name}
-        with self.client.request(method, path, headers=headers, name=kind, catch_response=True, **more) as response:
-            return self.judged(response, kind)
+    def on_start(self) -> None:
+        options = self.environment.parsed_options
+        self.host_name = options.host_name or CASES[options.case].host
+        self.path = options.path
 
-    def judged(self, response: ResponseContextManager, kind: str) -> tuple[str, int] | None:
-        """Check one answer and enter it under its version."""
-        if response.status_code != HTTPStatus.OK:
-            response.failure(f"status {response.status_code}: {response.text}")
-            return None
-        headers: Mapping[str, Any] = response.headers or {}
-        version = headers.get("x-version", "")
-        if version not in VERSIONS or response.text != version:
-            response.failure(f"answered by {version!r} with {response.text!r}")
-            return None
-        share = int(headers.get("x-canary-share", "0"))
-        if problem := self.problem(version, share):
-            response.failure(problem)
-            return None
-        response.request_meta["name"] = f"{kind} {version}"
-        return version, share
+    def ask(self, method: str, path: str, **more: Any) -> str:
+        """Send one request; return the version that says it answered, empty where none does."""
+        User.asked += 1
+        began = time.monotonic()
+        try:
+            return self._judged(method, path, {"headers": {"Host": self.host_name}, **more})
+        except GreenletExit:
+            # Locust ends users that wait by force, and meets some that have just begun, before anything is sent. Those
+            # whose requests did not end in time are ended in the same way, but later.
+            if time.monotonic() - began < self.environment.stop_timeout:
+                User.asked -= 1
+            raise
 
-    def problem(self, _version: str, _share: int) -> str | None:
-        """Say what is wrong with being sent to this version."""
+    def _judged(self, method: str, path: str, more: dict[str, Any]) -> str:
+        with self.client.request(method, self.path or path, name=self.kind, catch_response=True, **more) as response:
+            if not HTTPStatus.OK <= response.status_code < HTTPStatus.BAD_REQUEST:
+                response.failure(f"status {response.status_code}: {(response.text or '')[:200]}")
+                return ""
+            version = str((response.headers or {}).get("x-version", ""))
+            if problem := self.problem(version):
+                response.failure(problem)
+            return version
+
+    def problem(self, _version: str) -> str | None:
+        """Say what is wrong with an answer of this version."""
         return None
 
 
-class Anyone(Client):
-    """Drawn anew for every request."""
+class Page(User):
+    """Looks at a page."""
 
-    host_name = "share.example.com"
+    kind = "page"
     weight = 3
 
     @task
     def look(self) -> None:
-        self.ask("GET", "/items/1?q=lamp", "share")
+        self.ask("GET", "/items/1?q=lamp")
+
+
+class Order(User):
+    """Sends 10 KB."""
+
+    kind = "order"
 
     @task
     def order(self) -> None:
-        self.ask("POST", "/orders", "share", data=b"x" * 10240)
+        self.ask("POST", "/orders", data=b"x" * 10240)
 
 
-class Sticky(Client):
-    """Knows which version it was sent to, and under which share of the canary."""
+class Session(User):
+    """Keeps its cookies, and goes from the old version to the new one at most once."""
 
-    abstract = True
-    host_name = "sticky.example.com"
-
-    def on_start(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Become somebody else."""
-        self.version = ""
-        self.share = 0
-        self.client.cookiejar.clear()
-
-    def problem(self, version: str, share: int) -> str | None:
-        before, self.version, self.share = (self.version, self.share), version, share
-        if "sp_id" not in {cookie.name for cookie in self.client.cookiejar}:
-            return "no sp_id cookie was issued"
-        if not before[0] or before[0] == version:
-            return None
-        if before[0] == "canary":
-            return f"went back to the primary while the canary's share went from {before[1]} to {share}"
-        return None if share > before[1] else f"moved to the canary though its share stayed at {share}"
-
-
-class Regular(Sticky):
-    """One client for the whole run: moves to the canary at most once, when its share grows, and never back."""
-
-    weight = 2
+    kind = "session"
+    seen = ""
 
     @task
     def come_back(self) -> None:
-        self.ask("GET", "/basket", "regular")
+        self.seen = self.ask("GET", "/basket") or self.seen
+
+    def problem(self, version: str) -> str | None:
+        if self.seen == "next" and version != "next":
+            return f"went back from the new version to {version}"
+        return None
 
 
-class Visitor(Sticky):
-    """Comes, looks at three pages, and is never seen again: a fair draw of new clients."""
+class Slow(User):
+    """Asks the service that takes its time."""
 
-    weight = 2
+    kind = "slow"
 
-    @task
-    def visit(self) -> None:
-        self.forget()
-        first = self.ask("GET", "/", "visitor")
-        if first:
-            self.environment.events.request.fire(
-                request_type="DRAW",
-                name=f"visitor {first[1]} {first[0]}",
-                response_time=0,
-                response_length=0,
-                exception=None,
-                context={},
-            )
-        for number in range(2):
-            self.ask("GET", f"/items/{number}", "visitor")
-
-
-class Mirrored(Client):
-    """Gets its answer from the primary, whatever becomes of the copy."""
-
-    host_name = "mirror.example.com"
-    weight = 2
+    def on_start(self) -> None:
+        super().on_start()
+        self.host_name = self.environment.parsed_options.host_name or "slow.example.com"
 
     @task
-    def look(self) -> None:
-        self.ask("GET", "/items/2", "mirrored")
+    def wait_for_it(self) -> None:
+        self.ask("GET", f"/slow/{SLOW_MILLISECONDS}")
 
-    @task
-    def order(self) -> None:
-        self.ask("POST", "/orders", "mirrored", data=b"y" * 10240)
 
-    def problem(self, version: str, _share: int) -> str | None:
-        return None if version == "primary" else f"answered by the {version}, which is not in the split"
+USERS: dict[str, type[User]] = {user.kind: user for user in (Page, Order, Session, Slow)}
+
+
+class Everyday(LoadTestShape):
+    """The shape of the chosen case, and the users that belong to it."""
+
+    def tick(self) -> tuple[int, float, list[type[User]]] | None:
+        assert self.runner
+        case = chosen(self.runner.environment.parsed_options)
+        users = case.users_at(self.get_run_time())
+        return None if users is None else (users, SPAWNED_A_SECOND, [USERS[kind] for kind in case.kinds])
+
+
+@events.init.add_listener
+def _let_requests_end(environment: Environment, **_: Any) -> None:
+    environment.stop_timeout = environment.stop_timeout or SECONDS_TO_END
+
+
+@events.test_start.add_listener
+def _begin(**_: Any) -> None:
+    User.asked = 0
+
+
+def seen(environment: Environment) -> list[Kind]:
+    """Return what clients saw, by kind of request."""
+    return [
+        Kind(
+            name,
+            entry.num_requests - entry.num_failures,
+            entry.num_failures,
+            *(float(entry.get_response_time_percentile(share) or 0) for share in (0.5, 0.95, 0.99)),
+        )
+        for (name, _), entry in sorted(environment.stats.entries.items())
+    ]
+
+
+def _write(path: str, kinds: list[Kind], limits: Limits, checks: Checks) -> None:
+    told = [{"held": held, "what": text} for held, text in checks]
+    figures = {"asked": User.asked, "kinds": [asdict(kind) for kind in kinds], "limits": asdict(limits)}
+    Path(path).write_text(json.dumps({"checks": told, **figures}, indent=1) + "\n")
+
+
+@events.quitting.add_listener
+def _end(environment: Environment, **_: Any) -> None:
+    options = environment.parsed_options
+    kinds, limits = seen(environment), chosen(options).limits
+    checks = judge(kinds, User.asked, limits, {"slow": SLOW_MILLISECONDS})
+    print(f"{options.case}\n{in_words(checks)}", file=sys.stderr)
+    environment.process_exit_code = 0 if all(held for held, _ in checks) else 1
+    if options.figures:
+        _write(options.figures, kinds, limits, checks)

@@ -1,7 +1,8 @@
 """A small HTTP/1.1 upstream that says who it is: a version of a service, or nginx's stand-in where there is none.
 
 It answers each request with its name in the body and in `X-Version`; `/files/64k` and `/files/1m` answer that much,
-`/fresh/…` has a head unlike any other, and `/count` answers how many other requests there were.
+`/fresh/…` has a head unlike any other, `/slow/400` is answered after 400 milliseconds, and `/count` answers how many
+other requests there were. `NAME=PORT=STATUS` answers with that status.
 """
 
 import argparse
@@ -17,6 +18,7 @@ _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _FORWARDED = re.compile(rb"\r\nx-forwarded-for: *([^\r\n]*)", re.IGNORECASE)
 _END_OF_CHUNKS = re.compile(rb"\r\n0+\r\n(?:[^\r\n]+\r\n)*\r\n")
+_SLOW = re.compile(rb"\S+ /slow/(\d{1,5})[ ?]")
 _SIZES = {b"/files/64k": 65536, b"/files/1m": 1048576}
 
 
@@ -25,10 +27,11 @@ class Answer(asyncio.Protocol):
 
     counts: ClassVar[Counter[bytes]] = Counter()
 
-    def __init__(self, name: bytes, open_connections: set[asyncio.Transport]) -> None:
-        self._name = name
+    def __init__(self, name: bytes, status: bytes, open_connections: set[asyncio.Transport]) -> None:
+        self._name, self._status = name, status
         self._open = open_connections
         self._data = b""
+        self._waits = False
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -40,9 +43,18 @@ class Answer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._data += data
-        while (end := self._whole_request()) and not self._transport.is_closing():
+        while not self._waits and (end := self._whole_request()) and not self._transport.is_closing():
             head, self._data = self._data[:end].partition(b"\r\n\r\n")[0], self._data[end:]
-            self._answer(head)
+            if slow := _SLOW.match(head):
+                self._waits = True
+                asyncio.get_running_loop().call_later(int(slow[1]) / 1000, self._answer_late, head)
+            else:
+                self._answer(head)
+
+    def _answer_late(self, head: bytes) -> None:
+        self._waits = False
+        self._answer(head)
+        self.data_received(b"")
 
     def _whole_request(self) -> int:
         """Return where the first request ends, 0 while some of it is missing."""
@@ -74,22 +86,24 @@ class Answer(asyncio.Protocol):
         )
         fields += b"X-Request-Id: %d\r\n" % self.counts.total() if path.startswith(b"/fresh/") else b""
         fields += b"Connection: close\r\n" if closing else b""
-        self._transport.write(b"HTTP/1.1 200 OK\r\n%s\r\n%s" % (fields, b"" if method == b"HEAD" else body))
+        body = b"" if method == b"HEAD" else body
+        self._transport.write(b"HTTP/1.1 %s\r\n%s\r\n%s" % (self._status, fields, body))
         if closing:
             self._transport.close()
 
 
 async def serve(addresses: list[str]) -> None:
-    """Serve every `NAME=PORT` until SIGTERM or SIGINT."""
+    """Serve every `NAME=PORT` or `NAME=PORT=STATUS` until SIGTERM or SIGINT."""
     loop, done = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, done.set)
     open_connections: set[asyncio.Transport] = set()
     servers = []
-    for name, _, port in (address.partition("=") for address in addresses):
+    for name, port, *more in (address.split("=") for address in addresses):
+        status = b"%d Chosen" % int(more[0]) if more else b"200 OK"
 
-        def answer(name: bytes = name.encode()) -> Answer:
-            return Answer(name, open_connections)
+        def answer(name: bytes = name.encode(), status: bytes = status) -> Answer:
+            return Answer(name, status, open_connections)
 
         servers.append(await loop.create_server(answer, "127.0.0.1", int(port), backlog=4096))
     await done.wait()
@@ -101,7 +115,7 @@ async def serve(addresses: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("addresses", nargs="+", metavar="NAME=PORT")
+    parser.add_argument("addresses", nargs="+", metavar="NAME=PORT[=STATUS]")
     with contextlib.suppress(ImportError):
         import uvloop
 

@@ -20,6 +20,7 @@ leaves no half of one. Large things (snapshots, statistics) travel as memfds.
                             {"type": "ready", "generation": g, "admin": url}: all workers serve
                             {"type": "failed"}: the first load failed; stop everything, exit 1
                             {"type": "drain"}: asked through the API
+                            {"type": "alive"}: every ALIVE_SECONDS, whatever happens
     supervisor -> worker    {"type": "snapshot", "generation": g} + [memfd]: serve this at once; comes first
                             {"type": "listener", "address": asked} + [socket]: listen and accept here from now on
                             {"type": "release", "address": asked}: no new connection can begin on it; accept what is
@@ -30,23 +31,34 @@ leaves no half of one. Large things (snapshots, statistics) travel as memfds.
                             n seconds (0: never) what is left, exit
     control -> worker       {"type": "prepare", "generation": g} + [memfd]      {"type": "commit", "generation": g}
                             {"type": "forget", "generation": g}: a prepared one that will not be committed
+                            {"type": "spans"} + [socket]: where recorded requests go (`core/tracing.py` packs them)
     worker -> control       {"type": "hello", "slot": i, "generation": g or 0}
                             {"type": "prepared" | "committed", "generation": g}
                             {"type": "refused", "generation": g, "error": text}
+                            {"type": "results", "results": [...]}: failures and slow requests of sides that are compared,
+                            as they happen (`proxy/tallying.py`); may be lost
+                            {"type": "pair", "rollout": name, "run": salt, "rule": name, "request": id,
+                            "statuses": [...], "differences": [[place, kind, who, values...], ...]}: how the answers to
+                            a request and to its copies differ (`proxy/pairs.py`); may be lost
 
 A snapshot's memfd is one open file in all processes: read it with `os.pread` or a mapping, never by its position.
 A child whose channel to the supervisor ends has lost its supervisor and exits.
 """
 
+import fcntl
 import json
 import os
 import socket
+import sys
+import termios
 from collections.abc import Iterable
 from typing import Any
 
 Message = dict[str, Any]
 RELEASE_SECONDS = 0.2
 """How long a released listener is still accepted from: handshakes under way come to their end."""
+ALIVE_SECONDS = 2.0
+"""How often control gives a sign of life."""
 POLITE_SECONDS = 1.0
 """How long a draining worker lets idle connections be: who asks once more is answered with `Connection: close`."""
 _MAX_MESSAGE = 1 << 20
@@ -77,6 +89,10 @@ class Channel:
     def send(self, message: Message, fds: Iterable[int] = ()) -> None:
         """Send `message` with `fds` (which stay open here). Raises OSError when the peer is gone or does not read."""
         socket.send_fds(self.sock, [json.dumps(message, separators=(",", ":")).encode()], list(fds))
+
+    def unread(self) -> int:
+        """Return how many octets of what was sent the peer has not read yet, the kernel's own overhead included."""
+        return int.from_bytes(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def receive(self) -> tuple[Message, list[int]] | None:
         """Return the next message and the descriptors that came with it; None when the peer is gone.

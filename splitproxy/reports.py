@@ -18,6 +18,11 @@ def percent(share: float) -> str:
     return f"{round(share, 2):g} %"
 
 
+def share_of_success(share: float) -> str:
+    """Return a share of 1 in percent, never as 100 % while one failed."""
+    return "100 %" if share == 1 else f"{min(100 * share, 99.99):.2f} %"
+
+
 def duration(seconds: float) -> str:
     """Return a duration as people write it: `8 s`, `2 min 5 s`, `3 h 10 min`, `2 d 4 h`."""
     whole = round(seconds)
@@ -86,9 +91,13 @@ def measured(verdict: dict[str, Any]) -> str:
 
 def plan(rollout: Rollout) -> str:
     """Return the stages in a line, the present one in brackets."""
+    return " → ".join(plan_parts(rollout)) or NOTHING
+
+
+def plan_parts(rollout: Rollout) -> list[str]:
+    """Return the stages in short, the present one in brackets."""
     stages = [stage_in_short(stage) for stage in rollout["steps"]]
-    marked = [f"[{text}]" if number == rollout["step"] else text for number, text in enumerate(stages)]
-    return " → ".join(marked) or NOTHING
+    return [f"[{text}]" if number == rollout["step"] else text for number, text in enumerate(stages)]
 
 
 def stage_in_short(stage: dict[str, Any]) -> str:
@@ -149,6 +158,7 @@ def facts(rollout: Rollout) -> list[tuple[str, str]]:
         ("plan", f"{rollout['strategy']}: {plan(rollout)}"),
         ("checks", f"{rollout['failedChecks']} failed, {rollout['threshold']} end it"),
         ("next check", _next(rollout)),
+        ("evidence", evidence(rollout)),
         ("waits for", waits(rollout)),
         ("to edit", adoption(rollout)),
         *(("alarm", alarm) for alarm in rollout["alarms"]),
@@ -181,6 +191,12 @@ def adoption(rollout: Rollout) -> str:
     return f"primary: {edit['primary']}, canary: {edit['canary']}" if edit else ""
 
 
+def evidence(rollout: Rollout) -> str:
+    """Return what the comparison of both sides has come to, in a sentence; empty where none is made."""
+    found = rollout.get("evidence")
+    return found["sentence"] if found else ""
+
+
 def moment(at: str, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     """Return a moment of the API (ISO 8601) as the local time."""
     return datetime.fromisoformat(at).astimezone().strftime(form)
@@ -192,5 +208,17 @@ def happened(entry: dict[str, Any], form: str) -> str:
 
 
 def latest(history: Sequence[dict[str, Any]], count: int, form: str = "%Y-%m-%d %H:%M:%S") -> list[str]:
-    """Return the last `count` entries of a history as lines, the newest last, their times in `form`."""
-    return [happened(entry, form) for entry in history[-count:]]
+    """Return the last `count` lines of a history, the newest last, their times in `form`."""
+    return [line for line, _ in summed(history, form)[-count:]]
+
+
+def summed(history: Sequence[dict[str, Any]], form: str) -> list[tuple[str, bool]]:
+    """Return a history as lines, and whether each is a warning; what repeats itself is one line, of its last time."""
+    found: list[tuple[dict[str, Any], int]] = []
+    for entry in history:
+        again = bool(found) and all(found[-1][0][key] == entry[key] for key in ("kind", "text"))
+        found.append((entry, found.pop()[1] + 1 if again else 1))
+    return [
+        (happened(entry, form) + (f"  ({times} times)" if times > 1 else ""), entry["warning"])
+        for entry, times in found
+    ]

@@ -199,8 +199,6 @@ class Supervisor:
                         self._household.send(worker, {"type": "reopen"})
                 case signal.SIGUSR2 if not self._stopping:
                     self._succession.upgrade(self._listeners, self._house())
-                case _:
-                    pass
 
     # --- children ----------------------------------------------------------------------------------------------------
     def _start_control(self) -> None:
@@ -248,10 +246,11 @@ class Supervisor:
         there.close()
 
     def _look(self) -> None:
-        """Kill workers that stand still; each is replaced like any that dies."""
-        for worker in self._vigil.look(self._workers.values()):
-            self._say("error", f"{worker.name} (pid {worker.pid}) has stood still and is killed")
-            self._household.kill(worker)
+        """Kill workers and control when they stand still; each is replaced like any that dies."""
+        control = [self._control] if self._control else []
+        for child in self._vigil.look([*control, *self._workers.values()]):
+            self._say("error", f"{child.name} (pid {child.pid}) has stood still and is killed")
+            self._household.kill(child)
 
     def _reap(self) -> None:
         for pid, child, code in self._household.reap():
@@ -303,6 +302,7 @@ class Supervisor:
             return
         message, fds = received
         if child is self._control:
+            self._vigil.heard()
             self._obey(message, fds)
 
     def _obey(self, message: Message, fds: list[int]) -> None:
@@ -322,6 +322,8 @@ class Supervisor:
                 self._fail()
             case "drain":
                 self._drain()
+            case "alive":
+                pass
             case unknown:
                 raise AssertionError(unknown)
 

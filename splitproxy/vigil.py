@@ -1,4 +1,4 @@
-"""Notices workers that live and do nothing: their event loop stands still, so nobody they serve is answered."""
+"""Notices processes that live and do nothing: their event loop stands still, so nobody is answered or judged."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -9,11 +9,12 @@ from splitproxy.core.stats import REGION_BYTES, TICKS
 
 LOOK_SECONDS: Final = 5.0
 STANDING_LOOKS: Final = 5
-"""Looks in a row at which a worker has not ticked. It ticks ten times a second, also while it compiles a snapshot."""
+"""Looks in a row at which a process gave no sign. A worker ticks ten times a second, also while it compiles a snapshot;
+control speaks every `ALIVE_SECONDS` at least."""
 
 
 class Vigil:
-    """Compares the workers' ticks, which they count in shared memory, at every look.
+    """Compares at every look the workers' ticks, which they count in shared memory, and what control has said.
 
     Looks are counted, not seconds: when a machine that was suspended goes on, one look has passed, and none is blamed.
     """
@@ -22,16 +23,25 @@ class Vigil:
         """Read from the memory file `stats`."""
         self._stats = stats
         self._seen: dict[int, tuple[bytes, int]] = {}
-        """Process -> its ticks, and at how many further looks they were the same."""
+        """Process -> its last sign, and at how many further looks it was the same."""
+        self._heard = 0
 
-    def look(self, workers: Iterable[Child]) -> Iterator[Child]:
-        """Yield the workers that stand still."""
+    def heard(self) -> None:
+        """Take note that control has said something."""
+        self._heard += 1
+
+    def look(self, children: Iterable[Child]) -> Iterator[Child]:
+        """Yield those of control and the workers that stand still."""
         before, self._seen = self._seen, {}
-        for worker in workers:
-            assert worker.slot is not None
-            ticks = os.pread(self._stats, 8, worker.slot * REGION_BYTES + 8 * TICKS)
-            seen, looks = before.get(worker.pid, (b"", 0))
-            looks = looks + 1 if ticks == seen else 0
-            self._seen[worker.pid] = (ticks, looks)
+        for child in children:
+            sign = self._sign(child)
+            seen, looks = before.get(child.pid, (b"", 0))
+            looks = looks + 1 if sign == seen else 0
+            self._seen[child.pid] = (sign, looks)
             if looks >= STANDING_LOOKS:
-                yield worker
+                yield child
+
+    def _sign(self, child: Child) -> bytes:
+        if child.slot is None:
+            return b"%d" % self._heard
+        return os.pread(self._stats, 8, child.slot * REGION_BYTES + 8 * TICKS)

@@ -15,10 +15,14 @@ _ACTING = "splitproxy.cli.acting"
 
 VERBS = {
     "run": ("splitproxy.cli.run", "serve traffic as a configuration says"),
+    "init": ("splitproxy.cli.init", "write a commented configuration to start from"),
     "check": ("splitproxy.cli.check", "validate a configuration and print the effective routing order"),
     "explain": ("splitproxy.cli.explain", "say which route, rule and split a request gets, without sending it"),
+    "doctor": ("splitproxy.cli.doctor", "say whether this machine has what splitproxy needs, and what to do if not"),
     "schema": ("splitproxy.cli.schema", "print the JSON Schema of the configuration, for editors"),
     "status": ("splitproxy.cli.status", "show the rollouts of a running proxy: phase, weight, signals, verdicts"),
+    "top": ("splitproxy.cli.top", "show what flows through a running proxy, by route and upstream"),
+    "events": ("splitproxy.cli.events", "tell what has happened in a running proxy, and what happens"),
     "start": (_ACTING, "start a rollout"),
     "pause": (_ACTING, "halt a rollout where it stands"),
     "resume": (_ACTING, "go on with a paused rollout"),
@@ -32,6 +36,7 @@ VERBS = {
     "reload": ("splitproxy.cli.reload", "make a running proxy read its configuration again"),
     "drain": ("splitproxy.cli.drain", "let a running proxy finish its requests and exit"),
     "demo": ("splitproxy.cli.demo", "show a rollout with live traffic, with no configuration at all"),
+    "completion": ("splitproxy.cli.completion", "print what makes a shell complete verbs, options and rollouts"),
 }
 """Verb -> its module and one line of help."""
 
@@ -45,11 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"splitproxy {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     chosen = next((word for word in words if not word.startswith("-")), None)
-    for verb, (module, summary) in VERBS.items():
+    if chosen is not None and chosen not in VERBS:
+        parser.error(f"there is no verb {chosen!r}{_meant(chosen, [*VERBS])}")
+    for verb, (_, summary) in VERBS.items():
         subparser = verbs.add_parser(verb, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if verb == chosen:
-            import_module(module).arguments(subparser)
-    options = parser.parse_args(words)
+            declare(verb, subparser)
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        known = verbs.choices[options.verb].format_usage().replace("[", " ").replace("]", " ").split()
+        parser.error(f"{options.verb} does not know {unknown[0]!r}{_meant(unknown[0], known)}")
     try:
         return int(import_module(VERBS[options.verb][0]).run(options))
     except KeyboardInterrupt:
@@ -57,3 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `splitproxy … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def declare(verb: str, parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `verb`, which imports its module."""
+    import_module(VERBS[verb][0]).arguments(parser)
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    from splitproxy.cli.nearest import meant
+
+    options = [one for one in known if one.startswith("--")] if word.startswith("-") else known
+    return meant(word, options) or f"; splitproxy {'VERB ' * word.startswith('-')}--help lists what there is"

@@ -1,11 +1,12 @@
 """What verbs share that talk to a running proxy."""
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,19 +50,35 @@ def ask(
 
     Raises Unanswered when there is none within `seconds`.
     """
-    url = urlsplit(admin if "//" in admin else f"http://{admin}")
+    fields, content = dict(headers or {}), None
+    if body is not None:
+        fields["Content-Type"], content = "application/json", json.dumps(body)
+    with answered(admin, method, path, seconds, content, fields) as answer:
+        return answer.status, json.loads(answer.read())
+
+
+@contextlib.contextmanager
+def answered(
+    admin: str,
+    method: str,
+    path: str,
+    seconds: float,
+    content: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Iterator[http.client.HTTPResponse]:
+    """Send a request and provide the answer, whose body is still to be read; no silence is longer than `seconds`.
+
+    Raises Unanswered, also for what goes wrong while the body is read.
+    """
     fields = dict(headers or {})
     if token := os.environ.get("SPLITPROXY_TOKEN"):
         fields["Authorization"] = f"Bearer {token}"
-    if body is not None:
-        fields["Content-Type"] = "application/json"
     try:
+        url = urlsplit(admin if "//" in admin else f"http://{admin}")
         connection = http.client.HTTPConnection(url.hostname or "", url.port or 80, timeout=seconds)
         try:
-            content = None if body is None else json.dumps(body)
             connection.request(method, url.path.rstrip("/") + path, content, fields)
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
+            yield connection.getresponse()
         finally:
             connection.close()
     except TimeoutError as error:

@@ -1,19 +1,30 @@
 """How verbs print: aligned text anywhere, tables and colour on a terminal."""
 
 import os
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
+from splitproxy import tables
 from splitproxy.errors import ConfigError
 
 if TYPE_CHECKING:  # loading it takes longer than most verbs do
     from splitproxy.config import Loaded, Problem
 
 _COLOURS: Final = {"error": 31, "warning": 33}
-_MOST_STYLED: Final = 500
-"""Rows of a table that is laid out; a longer one is printed as plain text, at once."""
+WORDS: Final = {
+    **dict.fromkeys(("pass", "Succeeded", "ok", "healthy"), 32),
+    **dict.fromkeys(("fail", "Failed", "error", "unhealthy", "ejected"), 31),
+    **dict.fromkeys(("inconclusive", "warning", "Paused", "panic"), 33),
+}
+"""Words that have a colour of their own where they are all of a cell."""
+
+_FACT: Final = " " * 13
+"""As wide as what stands before the text of a fact."""
+_LEAST_ROOM: Final = 20
 
 
 def loaded(path: str) -> "Loaded":
@@ -36,38 +47,52 @@ def show_problems(problems: "Iterable[Problem]", word: str, stream: TextIO) -> N
         print(f"{label} {problem}", file=stream)
 
 
-def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on standard output."""
-    if _styled(sys.stdout) and len(rows) <= _MOST_STYLED:
-        _show_styled(heads, rows)
+def show_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, whole: Collection[int] = (), leaving: Sequence[int] = ()
+) -> None:
+    """Print a table on standard output.
+
+    On a terminal it is as wide as that: what is too long goes on in further lines; or, with `leaving`, as in
+    `tables.fitted`.
+    """
+    if not sys.stdout.isatty():
+        print("\n".join(table_lines(heads, rows)))
         return
-    for line in table_lines(heads, rows):
-        print(line)
+    width = shutil.get_terminal_size().columns
+    lines = [heads, *rows]
+    head, *fitting = (
+        tables.fitted(lines, width, whole=whole, leaving=leaving) if leaving else tables.wrapped(lines, width)
+    )
+    print(_in_bold(tables.GAP.join(head).rstrip()))
+    for line in fitting:
+        print(tables.GAP.join(map(coloured, line)).rstrip())
+
+
+def show_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Print pairs of a name and a text on standard output; on a terminal long texts stay in their column."""
+    room = shutil.get_terminal_size().columns - len(_FACT) if sys.stdout.isatty() else 0
+    for name, text in facts:
+        lines = tables.folded(text, room) if room > _LEAST_ROOM else [text]
+        print("\n".join(f"  {head:11}{line}" for head, line in zip_longest([name], lines, fillvalue="")))
 
 
 def table_lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return a table as aligned lines without colour."""
-    lines = [heads, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return [tables.GAP.join(line).rstrip() for line in tables.aligned([heads, *rows])]
 
 
-def _show_styled(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def coloured(text: str) -> str:
+    """Return `text` for standard output, in its colour if it is a word that has one."""
+    colour = WORDS.get(text.strip())
+    return f"\x1b[{colour}m{text}\x1b[0m" if colour and _styled(sys.stdout) else text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in heads:
-        table.add_column(head, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+
+def _in_bold(text: str) -> str:
+    return f"\x1b[1m{text}\x1b[0m" if _styled(sys.stdout) else text
 
 
 def _styled(stream: TextIO) -> bool:
-    return stream.isatty() and not os.environ.get("NO_COLOR")
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def counted(number: int, word: str) -> str:

@@ -2,93 +2,75 @@
 
 import argparse
 import json
+import re
 import sys
 import time
 from typing import Any, Final
-from urllib.parse import quote
 
 from splitproxy import reports
-from splitproxy.cli.acting import refusal
-from splitproxy.cli.admin_client import Unanswered, admin_argument, ask
-from splitproxy.cli.showing import show_table, table_lines
+from splitproxy.cli import waiting
+from splitproxy.cli.admin_client import admin_argument
+from splitproxy.cli.looking import LOOK_SECONDS, RESTART_SECONDS, patient_look
+from splitproxy.cli.nearest import meant
+from splitproxy.cli.showing import show_facts, show_table
 from splitproxy.core.rollout.state import PHASES
 
-_SECONDS: Final = 10.0
-_LOOK_SECONDS: Final = 0.5
-"""Between two looks of --watch and --wait."""
-_RESTART_SECONDS: Final = 15.0
-"""How long --watch and --wait bear that nobody answers: as long as the proxy may take to start again."""
 _HISTORY: Final = 12
-_ENDS: Final = frozenset({"Succeeded", "Failed"})
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-Rollouts = list[reports.Rollout]
+_BY_WORD: Final = {phase.casefold(): phase for phase in PHASES}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("name", metavar="NAME", nargs="?", help="one rollout, with its plan, signals and history")
-    parser.add_argument("--watch", action="store_true", help="go on showing it until interrupted")
+    parser.add_argument(
+        "--watch", action="store_true", help="go on showing it: a picture on a terminal, else a line for each change"
+    )
     parser.add_argument("--json", action="store_true", help="print what the API answers and nothing else")
     parser.add_argument(
         "--wait",
         metavar="PHASE",
         nargs="+",
-        choices=PHASES,
-        help="return when NAME is in one of these phases; 1 when it ends in another, or is late",
+        type=_phase,
+        help="return when NAME is in one of these phases: exit code 0; 1 it ended in another; 3 it takes longer than "
+        "--timeout; 4 the proxy does not tell",
     )
     parser.add_argument("--revision", metavar="TEXT", help="with --wait: only a run of this revision counts")
-    parser.add_argument("--timeout", metavar="DURATION", type=_seconds, help="with --wait: the longest wait, as 10m")
+    parser.add_argument("--timeout", metavar="DURATION", type=_seconds, help="with --wait: the longest wait, as 30m")
     admin_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show how it stands and return 0; 1 with the reason when there is nothing to show or a wait was in vain."""
+    """Show how it stands and return 0; 1 with the reason when there is nothing to show; of --wait, its outcome."""
     if (options.wait or options.revision or options.timeout) and not (options.wait and options.name):
-        print("--wait needs a NAME; --revision and --timeout need --wait.", file=sys.stderr)
+        print("--wait needs a NAME before it; --revision and --timeout need --wait.", file=sys.stderr)
         return 2
-    if options.wait and not _waited(options):
-        return 1
-    if options.watch:
-        return _watch(options)
-    found = _asked(options)
+    if options.watch and not options.json:
+        from splitproxy.cli.screen import filled
+
+        if filled():
+            from splitproxy.cli.watching import watch  # rich, for whoever has a terminal
+
+            return watch(options)
+    if options.wait:
+        return _wait(options)
+    return _follow(options) if options.watch else _once(options)
+
+
+def _once(options: argparse.Namespace) -> int:
+    found = patient_look(options.admin, options.name, 0.0)
     if found is None:
         return 1
     _show(options, found)
     return 0
 
 
-def _asked(options: argparse.Namespace, patience: float = 0.0) -> Any | None:
-    """Return what the API tells; None after saying why it does not, or did not for the seconds of `patience`."""
-    path = "/api/v1/rollouts" + (f"/{quote(options.name, safe='')}" if options.name else "")
-    try:
-        status, told = _answered(options.admin, path, time.monotonic() + patience)
-    except Unanswered as error:
-        print(error, file=sys.stderr)
-        return None
-    if status == 200:
-        return told
-    print(refusal(status, told), file=sys.stderr)
-    return None
-
-
-def _answered(admin: str, path: str, end: float) -> tuple[int, Any]:
-    """Return the answer to a GET; ask again where nobody answers, until `end`. Raises Unanswered."""
-    while True:
-        try:
-            return ask(admin, "GET", path, _SECONDS)
-        except Unanswered:
-            if time.monotonic() >= end:
-                raise
-        time.sleep(_LOOK_SECONDS)
-
-
 def _show(options: argparse.Namespace, found: Any) -> None:
     if options.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     elif options.name:
-        for line in _facts(found):
-            print(line)
+        print(reports.headline(found))
+        show_facts(reports.facts(found))
         if found["verdicts"]:
             print()
             show_table(reports.VERDICT_HEADS, [reports.verdict_row(verdict) for verdict in found["verdicts"]])
@@ -100,94 +82,57 @@ def _show(options: argparse.Namespace, found: Any) -> None:
         print("There are no rollouts: the configuration has none.")
 
 
-def _facts(rollout: reports.Rollout) -> list[str]:
-    return [reports.headline(rollout), *(f"  {name:11}{text}" for name, text in reports.facts(rollout))]
-
-
 def _past(rollout: reports.Rollout) -> list[str]:
     lines = reports.latest(rollout["history"], _HISTORY)
     return ["", "HISTORY", *lines] if lines else []
 
 
-def _picture(options: argparse.Namespace, found: Any) -> list[str]:
-    """Return what `_show` prints, as lines for a picture that is drawn again and again."""
-    if not options.name:
-        rows = [reports.row(rollout) for rollout in found]
-        return table_lines(reports.HEADS, rows) if rows else ["There are no rollouts."]
-    verdicts = [reports.verdict_row(verdict) for verdict in found["verdicts"]]
-    table = ["", *table_lines(reports.VERDICT_HEADS, verdicts)] if verdicts else []
-    return [*_facts(found), *table, *_past(found)]
-
-
 # --- going on ---------------------------------------------------------------------------------------------------------
-def _watch(options: argparse.Namespace) -> int:
-    """Show it again and again: a picture on a terminal, elsewhere a line (or JSON) for each change."""
-    found = _asked(options)
-    if found is None:
-        return 1
-    if sys.stdout.isatty() and not options.json:
-        return _draw(options, found)
-    told: dict[str, str] = {}
-    while found is not None:
+class _Changes:
+    """Prints a line, or JSON, for each change."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._json, self._told = options.json, dict[str, str]()
+
+    def tell(self, rollout: reports.Rollout) -> None:
+        line = waiting.standing(rollout)
+        if self._told.get(rollout["name"]) != line:
+            self._told[rollout["name"]] = line
+            print(json.dumps(rollout, ensure_ascii=False) if self._json else line, flush=True)
+
+
+def _follow(options: argparse.Namespace) -> int:
+    changes, patience = _Changes(options), 0.0
+    while (found := patient_look(options.admin, options.name, patience)) is not None:
         for rollout in found if isinstance(found, list) else [found]:
-            line = _line(rollout)
-            if told.get(rollout["name"]) != line:
-                told[rollout["name"]] = line
-                print(json.dumps(rollout, ensure_ascii=False) if options.json else line, flush=True)
-        time.sleep(_LOOK_SECONDS)
-        found = _asked(options, _RESTART_SECONDS)
+            changes.tell(rollout)
+        time.sleep(LOOK_SECONDS)
+        patience = RESTART_SECONDS
     return 1
 
 
-def _line(rollout: reports.Rollout) -> str:
-    reason = f"; {rollout['reason']}" if rollout["reason"] else ""
-    return reports.headline(rollout) + reason
+def _wait(options: argparse.Namespace) -> int:
+    """Wait, and show how it stands then; with --watch also each change until then."""
+    seen = _Changes(options).tell if options.watch else None
+    code, found = waiting.wait(options, seen)
+    if found is not None and not options.watch and (options.json or code == waiting.REACHED):
+        _show(options, found)
+    return code
 
 
-def _draw(options: argparse.Namespace, found: Any) -> int:
-    from rich.live import Live
-    from rich.text import Text
-
-    with Live(auto_refresh=False, screen=False) as live:
-        while found is not None:
-            live.update(Text("\n".join(_picture(options, found))), refresh=True)
-            time.sleep(_LOOK_SECONDS)
-            found = _asked(options, _RESTART_SECONDS)
-    return 1
-
-
-def _waited(options: argparse.Namespace) -> bool:
-    """Wait until the rollout is in a phase that is waited for; say why when it will not be."""
-    end = time.monotonic() + options.timeout if options.timeout else float("inf")
-    patience = 0.0
-    while True:
-        found = _asked(options, patience)
-        if found is None:
-            return False
-        patience = _RESTART_SECONDS
-        ours = options.revision is None or found["revision"] == options.revision
-        if ours and found["phase"] in options.wait:
-            return True
-        if ours and found["phase"] in _ENDS:
-            return _in_vain(found, "It ended otherwise")
-        if time.monotonic() >= end:
-            return _in_vain(found, f"It took longer than {reports.duration(options.timeout)}")
-        time.sleep(_LOOK_SECONDS)
-
-
-def _in_vain(found: reports.Rollout, why: str) -> bool:
-    reason = f": {found['reason']}" if found["reason"] else ""
-    print(f"{why}. {reports.headline(found)}{reason}", file=sys.stderr)
-    return False
+def _phase(text: str) -> str:
+    phase = _BY_WORD.get(text.casefold())
+    if phase is None:
+        near = meant(text.casefold(), _BY_WORD) or f": there are {', '.join(PHASES)}; NAME stands before --wait"
+        raise argparse.ArgumentTypeError(f"there is no phase {text!r}{near}")
+    return phase
 
 
 def _seconds(text: str) -> float:
-    """Return a duration such as `90`, `90s`, `10m`, `1h` in seconds. Raises ArgumentTypeError."""
-    number = text.rstrip("hms")
-    try:
-        value = float(number) * _UNITS[text[len(number) :] or "s"]
-    except (ValueError, KeyError):
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 30s or 10m")
+    """Return a duration such as `90`, `90s`, `10m`, `1h30m` in seconds. Raises ArgumentTypeError."""
+    parts = re.findall(r"(\d+(?:\.\d*)?)(ms|s|m|h)", text if text[-1:].isalpha() else f"{text}s")
+    value = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    whole = "".join(number + unit for number, unit in parts)
+    if whole not in (text, f"{text}s") or not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 30s or 1h30m")
     return value

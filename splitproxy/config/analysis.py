@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from splitproxy.config.addresses import Hostname
+from splitproxy.config.comparing import Compare, Comparison
 from splitproxy.config.fields import (
     Age,
     Boolean,
@@ -231,8 +232,8 @@ class Analysis(Tolerance):
     """Cohorts that go to the canary one after the other, in front of the weights."""
     dry_run: Boolean = False
     """Decide and report, but leave traffic as it is."""
-    compare: Boolean = True
-    """Whether a check that the primary fails too is inconclusive."""
+    compare: Comparison = Compare()
+    """How the canary is compared with the primary on every request; `false` switches that off."""
     metrics: Items[Metric] = ()
     """What is measured, and its limits."""
     webhooks: Items[Webhook] = ()

@@ -94,7 +94,8 @@ def _integer(low: int, high: int) -> Callable[[Any], int]:
     return validate
 
 
-def _finite(value: Any) -> int | float:
+def finite(value: Any) -> int | float:
+    """Return a number that is neither infinite nor beyond reason."""
     wanted = "a number is wanted"
     given = _number(value, wanted)
     if not isfinite(given) or abs(given) > 1e15:
@@ -139,7 +140,7 @@ def _boolean(value: Any) -> bool:
 Boolean = Annotated[bool, Checked(_boolean, {"type": "boolean"})]
 Weight = Annotated[int | float, Checked(_decimal(1_000_000), {"type": "number", "minimum": 0, "maximum": 1_000_000})]
 Percent = Annotated[int | float, Checked(_decimal(100), {"type": "number", "minimum": 0, "maximum": 100})]
-Number = Annotated[int | float, Checked(_finite, {"type": "number"})]
+Number = Annotated[int | float, Checked(finite, {"type": "number"})]
 Quantile = Annotated[int | float, Checked(_quantile, {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1})]
 
 # --- durations and sizes ---------------------------------------------------------------------------------------------

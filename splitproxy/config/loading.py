@@ -22,6 +22,7 @@ from splitproxy.config.rollout_advice import advise_rollouts
 from splitproxy.config.rollout_checks import check_rollouts
 from splitproxy.config.root import Config
 from splitproxy.config.secrets import Secrets, redacted
+from splitproxy.config.tracing import advise_tracing
 from splitproxy.config.translation import shape
 from splitproxy.errors import ConfigError
 
@@ -48,7 +49,7 @@ class Loaded:
 def load(path: Path, env: Mapping[str, str]) -> Loaded:
     """Read the file or folder at `path`; `env` replaces `${…}`, and its STATE_DIRECTORY says where state is kept.
 
-    Raises `ConfigError` with the list of all problems.
+    OpenTelemetry's variables in it may say what `tracing` leaves out. Raises `ConfigError` with all problems.
     """
     collecting = gc.isenabled()
     gc.disable()  # ten thousand routes make a million objects, none of them garbage: collecting would double the time
@@ -80,6 +81,7 @@ def _load(path: Path, env: Mapping[str, str]) -> Loaded:
         raise ConfigError(_ordered(problems, reading.files))
     advise(config, findings)
     advise_rollouts(config, findings)
+    advise_tracing(config.tracing, env, findings)
     certificates.advise(findings)
     complete = plain(config, secrets.values, env)
     certificates.fill(complete)

@@ -9,6 +9,7 @@ from splitproxy.config.filters import RequestMirrorFilter
 from splitproxy.config.nodes import Path
 from splitproxy.config.ownership import complete_rollouts
 from splitproxy.config.root import Config
+from splitproxy.config.tracing import settle
 from splitproxy.core.stats import MAX_WORKERS
 
 Plain = dict[str, Any]
@@ -26,6 +27,7 @@ def plain(config: Config, values: Mapping[Path, str], env: Mapping[str, str]) ->
     _endpoints(tree, config)
     _rules(tree)
     _mirrors(tree, config)
+    tree["tracing"] = settle(tree["tracing"], env)
     tree["state"]["path"] = state_path(config.state.path, env)
     for template in tree["metricTemplates"]:
         template["provider"].setdefault("jsonPath", None)

@@ -6,8 +6,9 @@ from splitproxy.config.hooks import AlertProvider
 from splitproxy.config.measuring import MetricTemplate
 from splitproxy.config.rollouts import Rollout, StateStore
 from splitproxy.config.routes import Route
-from splitproxy.config.serving import AccessLog, Limits, Listener, Probes, Workers
+from splitproxy.config.serving import AccessLog, Limits, Listener, Metrics, Probes, Workers
 from splitproxy.config.spec import Spec
+from splitproxy.config.tracing import Tracing
 from splitproxy.config.upstreams import Upstream
 
 
@@ -20,10 +21,14 @@ class Config(Spec):
     """The admin API."""
     probes: Probes | None = None
     """A read-only listener for probes and metrics; none when left out."""
+    metrics: Metrics = Metrics()
+    """What /metrics may cost."""
     workers: Workers = 1
     """Processes that carry traffic; `auto` is one for each core."""
     access_log: AccessLog | None = None
     """Where and how requests are logged; nowhere when left out."""
+    tracing: Tracing | None = None
+    """Which requests are recorded as spans, and where those go; nothing is traced when left out."""
     drain: Drain = Drain()
     """How the program ends."""
     limits: Limits = Limits()

@@ -38,6 +38,7 @@ _ALWAYS: Final = (
     *(place for hook in _HOOKS for place in ((*hook, "secret"), (*hook, "headers", "*"))),
     ("listeners", "*", "tls", "certificates", "*", "pem"),
     ("upstreams", "*", "tls", "pem"),
+    ("tracing", "headers", "*"),
 )
 """Places in the plain form whose values are never shown."""
 _COHORTS: Final = tuple(
@@ -87,7 +88,8 @@ def redacted(plain: Mapping[str, Any], secrets: Secrets, root: Node) -> dict[str
     """
     public: Any = dict(plain)
     for path in secrets.values:
-        _replace(public, path, REDACTED)
+        if public[path[0]] is not None:  # the environment may have put a part out of use
+            _replace(public, path, REDACTED)
     for pattern in _PLACES:
         for path, node in select(root, pattern):
             if isinstance(node.value, Substituted):

@@ -33,6 +33,13 @@ class Probes(Spec):
     """Where it listens."""
 
 
+class Metrics(Spec):
+    """What /metrics may cost whoever keeps it."""
+
+    max_series: Annotated[int, whole(1000, 10_000_000)] = 50_000
+    """Time series in one answer; what is beyond it is left out and counted."""
+
+
 class AccessLog(Spec):
     """One line for each request."""
 

@@ -23,6 +23,7 @@ from splitproxy.config.measuring import Source
 from splitproxy.config.nodes import Path
 from splitproxy.config.root import Config
 from splitproxy.config.routes import Rule
+from splitproxy.config.tracing import Tracing
 
 
 def rules(config: Config) -> Iterator[tuple[Path, Rule]]:
@@ -74,7 +75,7 @@ def hidden_files(config: Config) -> Iterator[tuple[Path, FileReference]]:
                 yield from (((*place, name), one) for name, one in value.items() if isinstance(one, FileReference))
 
 
-def _confidants(config: Config) -> Iterator[tuple[Path, Call | AlertProvider | Source | Token]]:
+def _confidants(config: Config) -> Iterator[tuple[Path, Call | AlertProvider | Source | Token | Tracing]]:
     """Yield everything that is trusted with a secret, besides headers."""
     for index, token in enumerate(config.admin.tokens):
         yield ("admin", "tokens", index), token
@@ -82,6 +83,8 @@ def _confidants(config: Config) -> Iterator[tuple[Path, Call | AlertProvider | S
         yield ("alertProviders", index), provider
     for index, template in enumerate(config.metric_templates):
         yield ("metricTemplates", index, "provider"), template.provider
+    if config.tracing is not None:
+        yield ("tracing",), config.tracing
     for index, rollout in enumerate(config.rollouts):
         if rollout.promotion.webhook is not None:
             yield ("rollouts", index, "promotion", "webhook"), rollout.promotion.webhook

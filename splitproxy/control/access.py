@@ -9,8 +9,10 @@ from typing import Final
 
 from splitproxy.control.loading import Token
 
-OPEN: Final = frozenset({"/healthz", "/readyz"})
-"""Paths that need no token: they change nothing and say next to nothing."""
+OPEN: Final = frozenset({"/healthz", "/readyz", "/", "/favicon.ico"})
+"""Paths that need no token: they change nothing and say next to nothing. The dashboard's page asks for one itself."""
+ASSETS: Final = "/assets/"
+"""Where the dashboard's files are, which are open too: they are the same everywhere."""
 READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -38,7 +40,7 @@ def caller(tokens: list[Token] | None, authorization: str | None, method: str, p
 
     A token comes as `Bearer` (RFC 6750), or as the password of `Basic` (RFC 7617), for browsers.
     """
-    if tokens == [] or (path in OPEN and method in READING):
+    if tokens == [] or (method in READING and (path in OPEN or path.startswith(ASSETS))):
         return Caller()
     if tokens is None:
         return Denied(503, "no configuration is in force yet")

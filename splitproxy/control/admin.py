@@ -9,7 +9,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from splitproxy import __version__
-from splitproxy.control import metrics, views
+from splitproxy.control import dashboard, metrics, views
 from splitproxy.control.audit import Audit
 from splitproxy.control.events import stream
 from splitproxy.control.guard import Handler, guard, in_json, problem
@@ -30,7 +30,7 @@ class Admin:
     def routes(self) -> list[web.RouteDef]:
         """Return every path of the API."""
         return [
-            web.get("/", self.index),
+            *dashboard.routes(),
             *probe_routes(self._state),
             web.get("/api/v1/config", self.config),
             web.get("/api/v1/upstreams", self.upstreams),
@@ -41,25 +41,28 @@ class Admin:
             web.post("/-/drain", self.drain),
         ]
 
-    async def index(self, _request: web.Request) -> web.Response:
-        """Show people what there is."""
-        page = web.Response(text=views.index(self._state), content_type="text/html")
-        page.headers["Content-Security-Policy"] = (
-            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-        )
-        return page
-
-    async def config(self, _request: web.Request) -> web.Response:
-        """Answer with the running configuration and how the last reload went."""
-        return await _built(views.config, self._state)
+    async def config(self, request: web.Request) -> web.Response:
+        """Answer with the running configuration and how the last reload went; `?brief=1` without what the files say."""
+        return await _built(lambda: views.config(self._state, brief=request.query.get("brief") == "1"))
 
     async def upstreams(self, _request: web.Request) -> web.Response:
         """Answer with every endpoint's connections."""
         return await _built(views.upstreams, self._state)
 
     async def routes_view(self, request: web.Request) -> web.Response:
-        """Answer with every route's weights and signals, or with one route's (`?route=`)."""
-        return await _built(views.routes, self._state, request.query.get("route"))
+        """Answer with every route's weights and signals, or with one route's (`?route=`).
+
+        `?contains=TEXT` are those with it in their name or a host name, `?limit=N` the first of them; the header
+        `X-Total-Count` says how many there are.
+        """
+        query = request.query
+        limit = query.get("limit", "")
+        if limit and not (limit.isascii() and limit.isdigit() and len(limit) < 10):
+            return problem(400, "limit is a number")
+        found = await asyncio.to_thread(views.chosen, self._state, query.get("route"), query.get("contains", ""))
+        response = await _built(views.routes, self._state, found[: int(limit)] if limit else found)
+        response.headers["X-Total-Count"] = str(len(found))
+        return response
 
     async def reload(self, _request: web.Request) -> web.Response:
         """Apply what the files say now."""

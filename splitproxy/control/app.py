@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from splitproxy.channel import Channel, Message
+from splitproxy.channel import ALIVE_SECONDS, Channel, Message
 from splitproxy.control import endpoints
 from splitproxy.control.admin import admin_application, probes_application
 from splitproxy.control.audit import Audit
@@ -17,8 +17,10 @@ from splitproxy.control.loading import Candidate, Loading, Memfd
 from splitproxy.control.publish import Publisher, Snapshot
 from splitproxy.control.reload import Reloader, Report, Trigger
 from splitproxy.control.rollouts.desk import Desk
+from splitproxy.control.rollouts.trends import keep_pulsing
 from splitproxy.control.sites import Sites
 from splitproxy.control.state import State
+from splitproxy.control.tracing import Tracing
 from splitproxy.control.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -58,12 +60,15 @@ class App:
         self._admin = Sites(admin_application(self._state, lambda: self.reload("api"), self._drain, self._audit))
         self._probes = Sites(probes_application(self._state))
         self._desk = Desk(self._options.stats, self._state.signals, self._state.events.publish)
+        self._publisher.results = self._desk.heard
         self._reloader = Reloader(self._load, self._parent, self._publisher, self._admin, self._probes, self._desk)
         self._state.reloader, self._state.rollouts = self._reloader, self._desk
+        self._state.tracing = self._tracing = Tracing(self._state.exemplars)
         self._watch = watch
         self._reloader.reported.append(self._note)
         self._parent.attach(Link(Channel.from_fd(self._options.channel), self._heard, lambda: self._end(0)))
         self._spawn(self._begin(first))
+        self._spawn(self._live())
         try:
             return await self._ended
         finally:
@@ -73,7 +78,14 @@ class App:
             await self._admin.close()
             await self._probes.close()
             await self._desk.close()
+            await self._tracing.close()
             self._audit.close()
+
+    async def _live(self) -> None:
+        """Show the supervisor that this process does not stand still."""
+        while True:
+            self._parent.send({"type": "alive"})
+            await asyncio.sleep(ALIVE_SECONDS)
 
     # --- the start ---------------------------------------------------------------------------------------------------
     async def _begin(self, first: Loading | None) -> None:
@@ -84,6 +96,7 @@ class App:
         self._spawn(self._look())
         self._spawn(self._state.signals.keep_sampling())
         self._spawn(endpoints.follow(self._state))
+        self._spawn(keep_pulsing(self._state))
         await self._until_ready()
         self._desk.begin()
         self._parent.send(
@@ -107,6 +120,7 @@ class App:
                 await self._hellos()
         reached = [worker.generation or 0 for worker in self._publisher.workers.values()]
         await self._reloader.resume(serving, max(reached, default=0))
+        self._tracing.use(serving.tracing)
         self._desk.begin()
         self._watch.follow(serving.sources)
         await self.reload("start")
@@ -140,6 +154,7 @@ class App:
             )
         if report.result == "success" and self._reloader.running:
             self._watch.follow(self._reloader.running.sources)
+            self._tracing.use(self._reloader.running.tracing)
 
     async def _look(self) -> None:
         while True:
@@ -159,6 +174,7 @@ class App:
                 self._serving.set_result(serving)
             case "worker":
                 self._publisher.arrived(message["slot"], message["pid"], descriptors[0])
+                self._tracing.join(self._publisher.workers[message["slot"]].link)
             case "worker-leaving":
                 self._publisher.leaving(message["slot"])
             case "worker-gone":

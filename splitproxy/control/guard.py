@@ -149,6 +149,7 @@ def problem(status: int, detail: str, **more: Any) -> web.Response:
 
 
 _CODES: Final = {
+    400: "bad_request",
     401: "unauthorized",
     403: "forbidden",
     404: "not_found",

@@ -92,8 +92,12 @@ class Candidate:
     """Who may ask the admin API; with none, everybody may."""
     audit_log: str | None = None
     """The file that changes are noted in; None: the program's log."""
+    max_series: int = 50_000
+    """Time series in one answer of /metrics."""
     drain: tuple[float, float] = (0.0, 25.0)
     """Seconds for which listeners stay open once a drain has begun, and for requests from then on, 0 without limit."""
+    tracing: dict[str, Any] | None = None
+    """The plain `tracing`; None: nothing is traced."""
     releases: dict[str, Any] = field(default_factory=dict)
     """What rollouts are run by: the plain `rollouts`, `alertProviders`, `metricTemplates` and `state`; the `endpoints`
     of the rollouts' upstreams (name -> URLs) and the names of the `rules` of their routes (route -> names)."""

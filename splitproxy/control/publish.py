@@ -6,8 +6,9 @@ what the supervisor was last told and is brought up to date when it says hello.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from splitproxy.channel import Channel, Message
 from splitproxy.control.link import ANSWER_SECONDS, Link
@@ -83,6 +84,8 @@ class Publisher:
         """How many workers should serve."""
         self.changed = asyncio.Event()
         """Set whenever a worker came, went, or serves something new."""
+        self.results: Callable[[list[list[Any]]], None] = lambda _: None
+        """Takes what workers tell of requests that are compared."""
         self._busy = False
         self._late: set[asyncio.Task[None]] = set()
 
@@ -164,6 +167,9 @@ class Publisher:
             log.error("worker %d does not take generation %d: %s", worker.slot, snapshot.generation, no)
 
     def _heard(self, worker: Worker, message: Message) -> None:
+        if message["type"] == "results":
+            self.results(message["results"])
+            return
         generation = message["generation"]
         match message["type"]:
             case "hello":

@@ -12,11 +12,12 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from operator import add
 from typing import Final
 
-from splitproxy.core import stats
+from splitproxy.core import stats, tallies
 from splitproxy.core.stats import BLOCK, Key
 
 KEPT_SECONDS: Final = 600.0
@@ -75,11 +76,16 @@ class _Slot:
         self.places: dict[Key, int] = {}
         self.endpoints: dict[str, list[Key]] = {}
         """Upstream -> the keys of its endpoints."""
+        self.tallies: dict[Key, int] = {}
+        """Where the tallies are, which are no signals: each is of one epoch and begins anew with another."""
         self._marks: dict[Key, int] = {}
 
     def refresh(self) -> None:
         """Take notice of keys that are new."""
-        for key, place in stats.directory(self._cells, len(self.places)):
+        for key, place in stats.directory(self._cells, len(self.places) + len(self.tallies)):
+            if key[0] == tallies.KIND:
+                self.tallies[key] = place
+                continue
             self.places[key] = place
             if key[0] == stats.ENDPOINT:
                 self.endpoints.setdefault(key[1], []).append(key)
@@ -97,6 +103,11 @@ class _Slot:
         place = self.places.get(key)
         return None if place is None else self._cells[place + first : place + last].tolist()
 
+    def tally(self, key: Key, count: int) -> Values | None:
+        """Return the first cells of a tally, None when it is not known."""
+        place = self.tallies.get(key)
+        return None if place is None else self._cells[place : place + count].tolist()
+
     def moved(self) -> Iterator[Key]:
         """Yield the keys whose cells differ from those at the last call."""
         marks = self._marks
@@ -113,7 +124,7 @@ class Signals:
     def __init__(
         self, descriptor: int, alive: Callable[[], Iterable[int]], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._descriptor, self._alive, self._clock = descriptor, alive, clock
+        self._descriptor, self._alive, self.clock = descriptor, alive, clock
         self._lock = threading.Lock()
         """Held where keys are looked through or added: answers are built in threads."""
         self._slots: dict[int, _Slot] = {}
@@ -164,15 +175,15 @@ class Signals:
     def total(self, key: Key) -> Values:
         """Return the cells of `key` over all workers: counters of all, gauges of the living."""
         alive, gauges = set(self._alive()), _GAUGES[key[0]]
-        merged: Values = [0] * BLOCK
+        merged: Values | None = None
         for slot, region in list(self._slots.items()):
             if key in region.places:
                 cells = region.block(key)
                 if slot not in alive:
                     for gauge in gauges:
                         cells[gauge] = 0
-                merged = [mine + more for mine, more in zip(merged, cells, strict=True)]
-        return merged
+                merged = list(map(add, merged, cells)) if merged else cells
+        return merged or [0] * BLOCK
 
     def add_up(self, keys: Iterable[Key], first: int, last: int) -> Values:
         """Return the cells from `first` to before `last`, all counters, summed over `keys` and all workers.
@@ -188,6 +199,14 @@ class Signals:
         if len(found) == 1:
             return found[0]
         return list(map(sum, zip(*found, strict=True))) if found else [0] * (last - first)
+
+    def tally(self, key: Key, count: int) -> list[tuple[int, Values]]:
+        """Return for each worker's slot the first cells of a tally, where there is one."""
+        return [
+            (slot, cells)
+            for slot, region in list(self._slots.items())
+            if (cells := region.tally(key, count)) is not None
+        ]
 
     def gauge(self, keys: Iterable[Key], cell: int) -> int:
         """Return one gauge summed over `keys` and the living workers."""
@@ -214,7 +233,7 @@ class Signals:
         with self._lock:
             self._refresh()
             moved = dict.fromkeys(key for region in self._slots.values() for key in region.moved())
-        now = self._clock()
+        now = self.clock()
         deltas = {}
         for key in moved:
             cells = self.total(key)
@@ -249,6 +268,21 @@ class Signals:
             for cell, value in _unpack(second.deltas.get(key, b"")):
                 cells[cell] += value
         return Window(end - begin, cells)
+
+    def seconds(self, keys: Collection[Key], last: float) -> Iterator[tuple[float, dict[int, int]]]:
+        """Yield for each of the `last` seconds when it ended and what was counted for `keys`, oldest first.
+
+        Times are of `clock`; what was counted is cell -> value, summed over `keys`, without zeros.
+        """
+        known = list(self._seconds)
+        for second in known:
+            if second.at <= known[-1].at - last:
+                continue
+            counted: dict[int, int] = {}
+            for key in keys:
+                for cell, value in _unpack(second.deltas.get(key, b"")):
+                    counted[cell] = counted.get(cell, 0) + value
+            yield second.at, counted
 
 
 def _pack(cells: Values) -> bytes:

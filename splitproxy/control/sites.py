@@ -1,11 +1,13 @@
 """Where the admin API and the probes listen; both may move by a reload, the new place bound before the old is left."""
 
+import asyncio
 import ipaddress
 import socket
 from typing import Final
 
 from aiohttp import web
 
+from splitproxy.control.guests import IDLE_SECONDS, Guests
 from splitproxy.errors import SplitProxyError
 from splitproxy.listening import in_words, resolve
 
@@ -22,9 +24,18 @@ class Sites:
     The latter is bound and answers nobody: who may ask there is known once the change is in force.
     """
 
-    def __init__(self, application: web.Application) -> None:
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        self._site: web.SockSite | None = None
+    def __init__(self, application: web.Application, guests: Guests | None = None) -> None:
+        """`guests` bounds the connections."""
+        self._guests = guests or Guests()
+        application.middlewares.insert(0, self._guests.note)
+        self._runner = web.AppRunner(
+            application,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=1.0,
+            keepalive_timeout=IDLE_SECONDS,
+        )
+        self._site: asyncio.Server | None = None
         self._next: socket.socket | None = None
         self.asked: str | None = None
         """The address in force, as the configuration has it."""
@@ -53,10 +64,11 @@ class Sites:
         self._site, self._next, self.asked = None, None, address
         self.bound = self._next_bound if address else ""
         if sock:
-            self._site = web.SockSite(self._runner, sock, backlog=_BACKLOG)
-            await self._site.start()
+            assert self._runner.server is not None
+            protocols = self._guests.protocols(self._runner.server)
+            self._site = await asyncio.get_running_loop().create_server(protocols, sock=sock, backlog=_BACKLOG)
         if before:
-            await before.stop()
+            before.close()
 
     async def forget(self) -> None:
         """Take `open` back."""
@@ -66,6 +78,8 @@ class Sites:
 
     async def close(self) -> None:
         """End everything."""
+        if self._site:
+            self._site.close()
         await self._runner.cleanup()
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from splitproxy.control import endpoints
 from splitproxy.control.events import Events
+from splitproxy.control.exemplars import Exemplars
 from splitproxy.control.loading import Candidate, Share
 from splitproxy.control.publish import Publisher
 from splitproxy.control.signals import Signals
@@ -13,6 +14,7 @@ from splitproxy.control.signals import Signals
 if TYPE_CHECKING:
     from splitproxy.control.reload import Reloader
     from splitproxy.control.rollouts.desk import Desk
+    from splitproxy.control.tracing import Tracing
 
 
 class State:
@@ -20,11 +22,13 @@ class State:
 
     reloader: Reloader
     rollouts: Desk
+    tracing: Tracing
 
     def __init__(self, stats: int, publisher: Publisher) -> None:
         self.publisher = publisher
         self.signals = Signals(stats, lambda: list(publisher.workers))
         self.events = Events()
+        self.exemplars = Exemplars()
         self.draining = False
 
     @property

@@ -1,8 +1,7 @@
 """The admin API's answers, built from `State`."""
 
-import html
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from splitproxy import __version__
@@ -13,37 +12,18 @@ from splitproxy.core import stats
 from splitproxy.core.stats import Key
 
 _WINDOWS: Final = (10, 60)
-_LINKS: Final = (
-    *("/healthz", "/readyz", "/metrics"),
-    *("/api/v1/config", "/api/v1/upstreams", "/api/v1/routes", "/api/v1/rollouts", "/api/v1/events"),
-)
-_PAGE: Final = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>splitproxy</title>
-<style>
-  body{{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:3rem auto;padding:0 1rem;color-scheme:light dark}}
-</style>
-<h1>splitproxy {version}</h1>
-<p>Generation {generation}: {status}.</p>
-<ul>{links}</ul>
-</html>
-"""
 
 
-def index(state: State) -> str:
-    """Return a page that links the API."""
-    links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in _LINKS)
-    status = html.escape(state.unready() or "all workers serve it")
-    return _PAGE.format(version=__version__, generation=state.generation, status=status, links=links)
-
-
-def config(state: State) -> dict[str, Any]:
-    """Return what runs, from which files, and how the last reload went."""
+def config(state: State, *, brief: bool = False) -> dict[str, Any]:
+    """Return what runs, from which files, and how the last reload went; `brief` without what the files say."""
     running, last = state.running, state.reloader.last
+    said = {} if brief else {"config": running.public() if running else None}
     return {
         "version": __version__,
         "generation": state.generation,
         "checksum": running.checksum if running else None,
-        "config": running.public() if running else None,
+        **said,
+        "listeners": running.listeners if running else [],
         "sources": running.sources if running else [],
         "warnings": running.warnings if running else [],
         "lastReload": last.to_dict() if last else None,
@@ -89,9 +69,23 @@ def _address(signals: Signals, key: Key) -> dict[str, Any]:
     }
 
 
-def routes(state: State, only: str | None = None) -> list[dict[str, Any]]:
-    """Return every route, or the one called `only`, with what was configured and what was observed."""
-    plain, signals = _plain(state), state.signals
+def chosen(state: State, only: str | None = None, contains: str = "") -> list[dict[str, Any]]:
+    """Return the plain routes: every one, the one called `only`, or those with a text in their name or a host name."""
+    wanted = contains.lower()
+    return [
+        route
+        for route in _plain(state)["routes"]
+        if (only is None or route["name"] == only) and any(wanted in name for name in _names(route))
+    ]
+
+
+def _names(route: dict[str, Any]) -> Iterator[str]:
+    return (name.lower() for name in (route["name"], *route["hostnames"]))
+
+
+def routes(state: State, which: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return these plain routes with what was configured and what was observed."""
+    signals = state.signals
     signals.refresh()
     backends: dict[tuple[str, str], dict[tuple[str, str], float | None]] = defaultdict(dict)
     for share in state.shares():
@@ -115,8 +109,7 @@ def routes(state: State, only: str | None = None) -> list[dict[str, Any]]:
                 for rule in route["rules"]
             ],
         }
-        for route in plain["routes"]
-        if only is None or route["name"] == only
+        for route in which
     ]
 
 

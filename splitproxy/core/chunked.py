@@ -8,11 +8,12 @@ from splitproxy.core.fields import Field
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _FIELD_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 _NEVER_IN_TRAILERS: Final = re.compile(
-    rb"(?i)connection|keep-alive|proxy-.*|te|trailer|transfer-encoding|upgrade|content-.*|host|cookie|set-cookie|expect|range"
-    rb"|authorization|www-authenticate|cache-control|max-forwards|forwarded|x-forwarded-.*|x-real-ip|if-.*|age|date|expires"
-    rb"|location|retry-after|vary|warning"
+    rb"(?i)connection|keep[-_]alive|proxy[-_].*|te|trailer|transfer[-_]encoding|upgrade|content[-_].*|host|cookie|set[-_]cookie"
+    rb"|expect|range|authorization|www[-_]authenticate|cache[-_]control|max[-_]forwards|forwarded|x[-_]forwarded[-_].*"
+    rb"|x[-_]real[-_]ip|x[-_]request[-_]id|if[-_].*|age|date|expires|location|retry[-_]after|vary|warning"
 )
-"""RFC 9110 §6.5.1: framing, routing, authentication, modifiers and response control stay out of trailers."""
+"""RFC 9110 §6.5.1: framing, routing, authentication, modifiers and response control stay out of trailers. With "_" for
+"-" too, which CGI-like upstreams read as one."""
 
 
 class ChunkedDecoder:

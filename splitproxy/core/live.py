@@ -6,9 +6,10 @@ store, so all workers see a change at once and none sees half of it.
     cell = epoch (28 bits) | swapped (1) | cohorts (7) | mirror (14) | weight (14)
     salt = 64 bits: digest of rollout, revision and attempt; written while the weight is 0
 
-The live area is a row of slots of 16 words: key (8 words, ASCII, padded with zeros), cell, salt, and six words that are
-kept for later. A worker keeps the place of a slot for as long as it serves a configuration that names it: only then may
-control give it back. A control process that is started again finds all of them as they were.
+The live area is a row of slots of 16 words: key (8 words, ASCII, padded with zeros), cell, salt, the latency thresholds
+of the epoch and what is tolerated beyond the primary's latency (`core/tallies.py`), and four words that are kept for
+later. A worker keeps the place of a slot for as long as it serves a configuration that names it: only then may control
+give it back. A control process that is started again finds all of them as they were.
 """
 
 from collections.abc import Collection
@@ -26,6 +27,8 @@ _GIVEN_BACK: Final = 1
 """First word of a slot whose rollout is served no more; no text of ASCII letters begins like this."""
 _CELL: Final = 8
 _SALT: Final = 9
+_THRESHOLDS: Final = 10
+_TOLERANCE: Final = 11
 LIVE_OFFSET: Final = REGION_BYTES * MAX_WORKERS
 """Where the live area begins in the mapping; on a page."""
 LIVE_BYTES: Final = SLOTS * _SLOT * 8
@@ -96,7 +99,7 @@ class Area:
     """The live area, as 64-bit words. Control has it for writing, workers for reading."""
 
     cells: memoryview
-    """The words themselves; `cells[place]` and `cells[place + 1]` are cell and salt of a slot (see `place`)."""
+    """The words themselves; from `cells[place]` on: cell, salt, thresholds and tolerance of a slot (see `place`)."""
 
     def __init__(self, cells: memoryview) -> None:
         self.cells = cells
@@ -168,6 +171,15 @@ class Area:
     def write(self, slot: int, cell: int) -> None:
         """Put `cell` in force: every worker obeys it from its next request on."""
         self.cells[slot * _SLOT + _CELL] = cell
+
+    def thresholds(self, slot: int) -> int:
+        """Return the word of the latency thresholds."""
+        return self.cells[slot * _SLOT + _THRESHOLDS]
+
+    def write_thresholds(self, slot: int, word: int, tolerance: int) -> None:
+        """Set the latency thresholds and the tolerance, per mille, of the epoch that is written next."""
+        self.cells[slot * _SLOT + _THRESHOLDS] = word
+        self.cells[slot * _SLOT + _TOLERANCE] = tolerance
 
     def write_salt(self, slot: int, salt: int) -> None:
         """Draw all clients anew; only while the weight is 0, else a worker might use the old one a moment longer."""

@@ -17,13 +17,15 @@ from typing import Final
 
 from splitproxy.core.affinity import Affinity
 from splitproxy.core.filters import Plain, compile_filters
-from splitproxy.core.live import EVERYTHING, Area, decode
+from splitproxy.core.live import EVERYTHING, Area, decode, epoch
 from splitproxy.core.matching import Conditions, RequestView, Test
+from splitproxy.core.pairs import Comparison
 from splitproxy.core.splitting import NOBODY, Backend, Choice, Mirror, Split
+from splitproxy.core.tallies import CANARY, PER_MILLE, PRIMARY, Coin, unpack
 
 _RANGE: Final = 1 << 64
-_AT_REST: Final = (0, 0)
-"""Cell and salt of a rollout that has no slot."""
+_AT_REST: Final = (0, 0, 0, 0)
+"""What the slot of a rollout would say that has none."""
 _NEVER: Final = -1
 """No cell is like it."""
 
@@ -35,8 +37,8 @@ class _Force:
     """What one cell and one salt mean for one split."""
 
     __slots__ = (
-        *("affinity", "bounds", "canary", "cell", "cohorts", "fixed", "hasher", "limit", "limits", "mark", "ordered"),
-        *("primary", "salt", "traffic"),
+        *("affinity", "bounds", "canary", "cell", "clients", "cohorts", "fixed", "hasher", "latest", "limit", "limits"),
+        *("mark", "ordered", "primary", "salt", "traffic"),
     )
 
     def __init__(self, split: "LiveSplit", cell: int, salt: int) -> None:
@@ -50,6 +52,8 @@ class _Force:
             *((backend, backend.units * EVERYTHING) for backend in split.others),
         ]
         self.ordered = tuple(backend for backend, _ in parts)
+        self.clients = self.ordered
+        self.latest = 0
         ends = tuple(accumulate(units for _, units in parts))
         total = ends[-1]
         self.bounds = tuple(end / total for end in ends) if total else ()
@@ -63,16 +67,26 @@ class _Force:
         octets = salt.to_bytes(8, "big")
         self.mark = octets.hex().encode()
         self.hasher = blake2b(octets + b"\0", digest_size=8)
+        if 0 < traffic.weight < EVERYTHING and split.units and not traffic.swapped:
+            self._toss(split.coins(cell, salt))
+
+    def _toss(self, coins: tuple[Coin, Coin]) -> None:
+        """Let requests come to the two sides by coin: each request's own, or its client's."""
+        pair = (self.canary, self.primary)
+        rest = self.ordered[len(pair) :]
+        self.ordered = (*map(Backend.drawn, pair, coins), *rest)
+        self.clients = (*(one.drawn(coin._replace(client=True)) for one, coin in zip(pair, coins, strict=True)), *rest)
 
     def number(self, data: bytes) -> int:
         """Return the hash of a key or an id."""
         hasher = self.hasher.copy()
         hasher.update(data)
-        return int.from_bytes(hasher.digest(), "big")
+        self.latest = int.from_bytes(hasher.digest(), "big")
+        return self.latest
 
     def by_id(self, client: bytes) -> Backend:
         """Return where the client with this session id goes."""
-        return self.ordered[bisect_right(self.limits, self.number(client))]
+        return self.clients[bisect_right(self.limits, self.number(client))]
 
     def kept(self, affinity: Affinity, request: RequestView) -> Placement | None:
         """Place a client by its session; None: it has none."""
@@ -80,12 +94,12 @@ class _Force:
         if found is None:
             return None
         backend = self.by_id(found[0])
-        return backend, "session", affinity.kept(request, *found, self.mark, canary=backend is self.canary)
+        return backend, "session", affinity.kept(request, *found, self.mark, canary=backend.plain is self.canary)
 
     def begun(self, affinity: Affinity, client: bytes) -> Placement:
         """Place a client that has just got this id."""
         backend = self.by_id(client)
-        issued = affinity.issued(client, self.mark, canary=backend is self.canary)
+        issued = affinity.issued(client, self.mark, canary=backend.plain is self.canary)
         return backend, "random" if self.fixed is None else "match", issued
 
 
@@ -154,6 +168,27 @@ class LiveSplit:
         """The leaf in force of the upstream that has the role of the primary at present."""
         now = self._now
         return now.canary if now.traffic.swapped else now.primary
+
+    # --- the comparison ----------------------------------------------------------------------------------------------
+    def coins(self, cell: int, salt: int) -> tuple[Coin, Coin]:
+        """Return what requests come to the canary and to the primary by, while `cell` and `salt` are in force."""
+        cells, at, number = self._cells, self._at, epoch(cell)
+        thresholds = unpack(cells[at + 2], number)
+        tolerance = cells[at + 3] or PER_MILLE
+        return (
+            Coin(self._key, number, salt, CANARY, False, thresholds, PER_MILLE / tolerance),
+            Coin(self._key, number, salt, PRIMARY, False, thresholds, 1.0),
+        )
+
+    @property
+    def client(self) -> int:
+        """The hash of the client that was placed last, where its side hangs on it."""
+        return self._now.latest
+
+    @property
+    def run(self) -> int:
+        """What tells this run of the rollout from others: its salt."""
+        return self._cells[self._at + 1]
 
     # --- what outlasts a share ---------------------------------------------------------------------------------------
     def recalls(self, backend: Backend) -> bool:
@@ -242,7 +277,7 @@ class LiveSplit:
             backend = self.rest.by_hash(key)
             if backend.role == "none":
                 return backend
-        return now.canary if now.number(key) < now.limit else now.primary
+        return now.clients[now.number(key) >= now.limit]
 
 
 def _test(plain: Plain, conditions: Conditions) -> Test:
@@ -270,4 +305,10 @@ def compile_live(
     mirror = {**bounds, "backendRef": {"name": owner["canary"]}, "percent": 0.0}
     mirror["methods"] = "all" if bounds["allMethods"] else "safe"
     unfiltered = not plain["filters"] and not any(ref["filters"] for ref in plain["backendRefs"])
-    return LiveSplit(rest, twins, owner, Mirror(series, mirror), conditions, area, unfiltered=unfiltered)
+    copies = Mirror(series, mirror)
+    compare = bounds.get("compare")
+    if compare is not None:
+        copies.comparison = Comparison(owner["name"], owner["live"], compare)
+        if compare["noiseTwin"] is not None:
+            copies.twin = Mirror(series, {**mirror, "backendRef": {"name": compare["noiseTwin"]}, "percent": 100.0})
+    return LiveSplit(rest, twins, owner, copies, conditions, area, unfiltered=unfiltered)

@@ -2,8 +2,8 @@
 
 Two reasons, in this order: *failover*, from the canary to the primary, once and never back; and *retry*, to the same
 upstream, by the rule's policy (Gateway API, HTTPRouteRetry) and within its budget (GEP-3388). Neither is begun once the
-head of an answer was relayed. Only what is safe is repeated: an idempotent request (RFC 9110 §9.2.2) whose body is
-small and still known, or, for a retry, one of which nothing was sent.
+head of an answer was relayed. Only what is safe is repeated: a request of which nothing was sent, or an idempotent one
+(RFC 9110 §9.2.2) whose body is small and still known.
 """
 
 from collections import deque
@@ -63,14 +63,12 @@ class Repeats:
 
     def step(self, failed: Failed) -> Step | None:
         """Return what follows the failed attempt; None: its outcome is the request's."""
-        safe = failed.idempotent and failed.kept
+        safe = failed.unsent or (failed.idempotent and failed.kept)
         broken = not failed.status or failed.status >= SERVER_ERRORS
         if self.failover and failed.canary and not failed.moved and broken and safe:
             return "failover"
         if failed.retries >= self.attempts:
             return None
-        if failed.unsent:
-            return "retry"
         return "retry" if safe and (not failed.status or failed.status in self.codes) else None
 
     def wait(self, retry: int, point: float) -> float:

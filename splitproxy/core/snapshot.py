@@ -13,6 +13,7 @@ from splitproxy.core.filters import Plain
 from splitproxy.core.health import HealthCheck, OutlierDetection
 from splitproxy.core.live import Area
 from splitproxy.core.routing import RouteTable, TableBuilder
+from splitproxy.core.tracing import Sampling
 
 _SLICE: Final = 100
 """Parts (rules, matches, filters, backendRefs, upstreams, endpoints) in a segment: about 1 ms of work."""
@@ -133,13 +134,16 @@ class Snapshot:
     workers: int
     upstreams: dict[str, UpstreamPlan]
     table: RouteTable
+    sampling: Sampling | None = None
+    """Which requests are recorded; None: none, and nothing is asked of them."""
 
 
 # --- there -----------------------------------------------------------------------------------------------------------
 def encode(plain: Plain, generation: int) -> Iterator[bytes]:
     """Yield the segments of a plain snapshot, to be joined or written one after the other."""
     kept = ("limits", "listeners", "accessLog", "workers")
-    yield _segment("head", {"generation": generation, **{key: plain[key] for key in kept}})
+    head = {**{key: plain[key] for key in kept}, "tracing": plain.get("tracing")}
+    yield _segment("head", {"generation": generation, **head})
     for upstreams in _sliced([(upstream, 1 + len(upstream["endpoints"])) for upstream in plain["upstreams"]]):
         yield _segment("upstreams", upstreams)
     for routes in _sliced([piece for route in plain["routes"] for piece in _pieces(route)]):
@@ -256,6 +260,7 @@ def _snapshot(head: Plain, upstreams: dict[str, UpstreamPlan], table: RouteTable
         workers=head["workers"],
         upstreams=upstreams,
         table=table,
+        sampling=None if head["tracing"] is None else Sampling(head["tracing"]),
     )
 
 

@@ -12,6 +12,7 @@ the primary. What the rollout makes of it, `core/owned.py` adds.
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
+from copy import copy
 from hashlib import blake2b
 from itertools import accumulate
 from math import log
@@ -28,7 +29,9 @@ from splitproxy.core.filters import (
     compile_filters,
 )
 from splitproxy.core.matching import RequestView
+from splitproxy.core.pairs import Comparison
 from splitproxy.core.stats import SERIES, Key
+from splitproxy.core.tallies import Coin
 
 UNITS: Final = 100
 """Weights have two decimals: they are counted in hundredths, hence exactly."""
@@ -40,8 +43,8 @@ class Backend:
     """One upstream's place in a rule: its weight, its filters, and where its signals are counted."""
 
     __slots__ = (
-        *("fault", "key", "pool", "redirect", "request_modifier", "response_modifier", "rewrite", "role", "series"),
-        *("units", "upstream"),
+        *("coin", "fault", "key", "plain", "pool", "redirect", "request_modifier", "response_modifier", "rewrite"),
+        *("role", "series", "units", "upstream"),
     )
 
     upstream: str
@@ -59,6 +62,10 @@ class Backend:
     """Leaf, filled by the worker when first used: where its signals are counted; None before."""
     pool: Any
     """Leaf, filled by the worker: what its connections come from; None before."""
+    coin: Coin | None
+    """How requests came to this side, where their results are compared with those of the other; None: they are not."""
+    plain: "Backend"
+    """The same without a coin; itself where it has none."""
 
     def __init__(
         self, series: tuple[str, str], upstream: str, role: str, units: int, filters: Filters = NO_FILTERS
@@ -68,6 +75,14 @@ class Backend:
         self.request_modifier, self.response_modifier, self.rewrite, self.redirect, _, self.fault = filters
         self.series = None
         self.pool = None
+        self.coin = None
+        self.plain = self
+
+    def drawn(self, coin: Coin) -> "Backend":
+        """Return this backend for requests that come to it by `coin`."""
+        other = copy(self)
+        other.series, other.pool, other.coin = None, None, coin
+        return other
 
     def __repr__(self) -> str:
         return f"<Backend {'/'.join(self.key[1:])} weight={self.weight:g}>"
@@ -81,10 +96,16 @@ class Backend:
 class Mirror:
     """Where copies of a rule's requests go, and how many."""
 
-    __slots__ = ("all_methods", "backend", "max_body_bytes", "max_in_flight", "percent", "timeout")
+    __slots__ = (
+        *("all_methods", "backend", "comparison", "max_body_bytes", "max_in_flight", "percent", "timeout", "twin"),
+    )
 
     percent: float
     """Of the requests; a leaf where a rollout says how many."""
+    comparison: Comparison | None
+    """How the copies' answers are compared with those of the originals; None: they are not."""
+    twin: "Mirror | None"
+    """Where the noise twin gets copies of the same requests; None: there is none."""
 
     def __init__(self, series: tuple[str, str], plain: Plain) -> None:
         self.backend = Backend(series, plain["backendRef"]["name"], "mirror", 0)
@@ -93,6 +114,7 @@ class Mirror:
         self.max_in_flight: int = plain["maxInFlight"]
         self.timeout: float = plain["timeout"]
         self.all_methods: bool = plain["methods"] == "all"
+        self.comparison = self.twin = None
 
 
 Choice = tuple[Backend | None, str]

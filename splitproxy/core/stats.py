@@ -155,6 +155,8 @@ TICKS: Final = 8
 """Turns of the worker's clock, ten a second: by them the supervisor sees that its event loop does not stand still."""
 TURNED_AWAY: Final = 9
 """Clients' connections that were one too many for their listener."""
+SPAN_DROPS: Final = 10
+"""Spans that were lost since control did not take them."""
 
 SERIES: Final = "series"
 ENDPOINT: Final = "endpoint"

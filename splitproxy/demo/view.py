@@ -5,25 +5,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from splitproxy import reports
+from splitproxy import picture, reports
 from splitproxy.demo import words
 from splitproxy.demo.figures import Figures
 from splitproxy.demo.files import ROLLOUT
 from splitproxy.demo.traffic import Seen
+from splitproxy.picture import Block, Lines
 
-_COLOURS: Final = {"primary": "cyan", "canary": "yellow"}
-_PHASES: Final = {"Succeeded": "green", "Failed": "red"}
-_OUTCOMES: Final = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "error": "red"}
 _HISTORY: Final = 8
-"""Lines of what has happened."""
-_WIDTH: Final = 40
+"""Lines of what has happened; the last of them stay where there is little room."""
+_STAYING: Final = 3
+_WIDEST: Final = 40
 """Columns of a bar for 100 %."""
-_EIGHTHS: Final = " ▏▎▍▌▋▊▉"
+_BESIDE: Final = 32
+"""Columns beside a bar."""
 
 
 class View:
@@ -33,7 +32,8 @@ class View:
         self._purpose = purpose
         self._look = f"splitproxy status {ROLLOUT} --watch --admin http://{admin}"
         self._places = (("proxy", f"http://{proxy}"), ("admin", f"http://{admin}"), ("config", str(config)))
-        self._live = Live(console=console or Console(), auto_refresh=False, redirect_stdout=False)
+        self._console = console or Console()
+        self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False)
 
     def __enter__(self) -> "View":
         self._live.start()
@@ -47,92 +47,83 @@ class View:
         self._live.update(self._picture(figures), refresh=True)
 
     def _picture(self, figures: Figures) -> RenderableType:
-        head = Text.assemble(
+        size = self._console.size
+        blocks = [Block(0, [self._head(figures)]), Block(8, picture.fact("shows", self._purpose, size.width, 2))]
+        # What is needed to look elsewhere stays; where the file is matters less, and the command least.
+        blocks += [
+            Block(rank, picture.fact(name, place, size.width, 2))
+            for rank, (name, place) in zip((3, 3, 6), self._places, strict=True)
+        ]
+        if figures.rollout is not None:
+            blocks.append(Block(7, picture.fact("also", self._look, size.width, 2)))
+        blocks += [picture.gap(), Block(1, split(figures, size.width)), picture.gap()]
+        blocks += [Block(2, signals(figures, size.width)), picture.gap()]
+        if figures.rollout is None:
+            blocks.append(Block(9, recent(figures.seen.recent, size.width)))
+        else:
+            blocks += release(figures.rollout, size.width)
+        return picture.fitted(blocks, size.height - 1)
+
+    def _head(self, figures: Figures) -> Text:
+        return Text.assemble(
             ("splitproxy demo", "bold"),
             f"   {figures.seconds:.0f} s   {figures.seen.answered} answered   ",
             (f"{figures.failed} failed", "bold red" if figures.failed else ""),
             ("   Ctrl-C ends", "dim"),
+            no_wrap=True,
+            overflow="ellipsis",
         )
-        places = Table.grid(padding=(0, 2))
-        for name, place in self._places:
-            places.add_row(Text(name, "dim"), Text(place, overflow="fold"))
-        if figures.rollout is not None:
-            places.add_row(Text("also", "dim"), Text(self._look, overflow="fold"))
-        parts: list[RenderableType] = [head, Text(self._purpose, "dim"), places, Text(), split(figures)]
-        parts += [Text(), signals(figures), Text()]
-        parts.append(recent(figures.seen.recent) if figures.rollout is None else release(figures.rollout))
-        return Group(*parts)
 
 
-def split(figures: Figures) -> Table:
+def split(figures: Figures, width: int) -> Lines:
     """Return the bars: configured above observed for each side."""
-    table = Table.grid(padding=(0, 2))
+    long = max(min(_WIDEST, width - _BESIDE), 5)
+    lines = []
     for side in figures.sides:
-        colour, observed = _COLOURS.get(side.role, ""), figures.observed(side)
-        table.add_row(
-            Text(side.role, f"bold {colour}"), "configured", _bar(side.configured, "dim"), _share(side.configured)
-        )
-        table.add_row(Text(side.name, "dim"), "observed", _bar(observed, colour), _share(observed))
-    return table
+        colour, observed = picture.ROLES.get(side.role, ""), figures.observed(side)
+        for name, what, share, styles in (
+            (side.role, "configured", side.configured, (f"bold {colour}", "dim")),
+            (side.name, "observed", observed, ("dim", colour)),
+        ):
+            bar = picture.bar(share, long, styles[1])
+            lines.append(Text.assemble((f"{name:8.8}", styles[0]), f"  {what:10}  ", bar, f"  {share:6.2f} %"))
+    return lines
 
 
-def signals(figures: Figures) -> Table:
+def signals(figures: Figures, width: int) -> Lines:
     """Return the table of the last ten seconds."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("last 10 s")
-    for name in ("requests/s", "success", "p50", "p99", "since start"):
-        table.add_column(name, justify="right")
-    for side in figures.sides:
-        rate = reports.NOTHING if side.rate is None else f"{side.rate:.1f}"
-        table.add_row(
-            *(Text(side.role, _COLOURS.get(side.role, "")), rate, words.percent(side.success)),
+    rows = [
+        (
+            *(side.role, reports.NOTHING if side.rate is None else f"{side.rate:.1f}", words.percent(side.success)),
             *(words.milliseconds(side.p50), words.milliseconds(side.p99), f"{side.assigned}"),
         )
-    return table
-
-
-def release(rollout: reports.Rollout) -> RenderableType:
-    """Return where the rollout stands, what its last check said, and what has happened."""
-    verdicts = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("last check", "verdict", "value", "limits", "primary", "sample"):
-        verdicts.add_column(name)
-    for verdict in rollout["verdicts"]:
-        metric, outcome, *cells = reports.verdict_row(verdict)
-        verdicts.add_row(metric, Text(outcome, _OUTCOMES.get(outcome, "")), *cells[:-1])
-    facts = Table.grid(padding=(0, 2))
-    for name, text in (
-        ("plan", reports.plan(rollout)),
-        ("reason", rollout["reason"]),
-        ("edit", reports.adoption(rollout)),
-    ):
-        if text:
-            facts.add_row(Text(name, "dim"), text)
-    past = [
-        Text(line, overflow="ellipsis", no_wrap=True)
-        for line in reports.latest(rollout["history"], _HISTORY, "%H:%M:%S")
+        for side in figures.sides
     ]
-    headline = Text(reports.headline(rollout), f"bold {_PHASES.get(rollout['phase'], '')}")
-    return Group(headline, facts, verdicts, *past)
+    heads = ("last 10 s", "requests/s", "success", "p50", "p99", "since start")
+    return picture.table(heads, rows, width, right=range(1, 6), leaving=(3,))
 
 
-def recent(requests: Iterable[Seen]) -> Table:
+def release(rollout: reports.Rollout, width: int) -> list[Block]:
+    """Return where the rollout stands, what its last check said, and what has happened."""
+    past = picture.past(rollout, _HISTORY)
+    return [
+        Block(0, [picture.headline(rollout)]),
+        Block(5, picture.plan(rollout, width)),
+        Block(1, picture.fact("reason", rollout["reason"], width, 2) if rollout["reason"] else []),
+        Block(1, picture.fact("edit", reports.adoption(rollout), width) if rollout["adopt"] else []),
+        Block(2, picture.verdicts(rollout, width)),
+        Block(9, past[:-_STAYING], newest_last=True),
+        Block(4, past[-_STAYING:], newest_last=True),
+    ]
+
+
+def recent(requests: Iterable[Seen], width: int) -> Lines:
     """Return the latest requests, the newest last."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("latest", "path", "status", "took", "answered by"):
-        table.add_column(name)
-    for seen in requests:
-        at = time.strftime("%H:%M:%S", time.localtime(seen.at))
-        colour = _COLOURS.get(seen.role, "")
-        status = Text(str(seen.status), "" if seen.status < 300 else "bold red")
-        table.add_row(at, seen.path, status, words.milliseconds(seen.seconds), Text(seen.role, colour))
-    return table
-
-
-def _bar(percent: float, style: str) -> Text:
-    whole, eighths = divmod(round(percent / 100 * _WIDTH * 8), 8)
-    filled = "█" * whole + (_EIGHTHS[eighths] if eighths else "")
-    return Text(filled.ljust(_WIDTH), style)
-
-
-def _share(percent: float) -> Text:
-    return Text(f"{percent:6.2f} %")
+    rows = [
+        (
+            *(time.strftime("%H:%M:%S", time.localtime(seen.at)), seen.path, str(seen.status)),
+            *(words.milliseconds(seen.seconds), seen.role),
+        )
+        for seen in requests
+    ]
+    return picture.table(("latest", "path", "status", "took", "answered by"), rows, width)

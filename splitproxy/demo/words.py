@@ -88,6 +88,4 @@ def milliseconds(seconds: float | None) -> str:
 
 def percent(share: float | None) -> str:
     """Return a share of 1 in percent, never 100 % while one failed."""
-    if share is None:
-        return NOTHING
-    return "100 %" if share == 1 else f"{min(100 * share, 99.99):.2f} %"
+    return NOTHING if share is None else reports.share_of_success(share)

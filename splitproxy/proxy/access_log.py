@@ -98,7 +98,7 @@ class AccessLog:
         head, rule, backend = exchange.head, exchange.rule, exchange.backend
         error, quote = exchange.error, encode_basestring_ascii
         charged = backend is not None and exchange.attempts > 0
-        return _JSON % (
+        line = _JSON % (
             *(self._stamp, milliseconds, _quoted(exchange.request_id), _quoted(exchange.downstream.address)),
             *(
                 _quoted(head.method),
@@ -120,6 +120,10 @@ class AccessLog:
             ),
             _quoted(head.field(b"user-agent") or b""),
         )
+        if not exchange.traced:
+            return line
+        trace, span = (_quoted(given) if given else "null" for given in exchange.trace())
+        return f'{line[:-2]},"traceId":{trace},"spanId":{span}}}\n'
 
     def _common(self, exchange: "Ending") -> str:
         head = exchange.head

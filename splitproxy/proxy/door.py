@@ -149,11 +149,11 @@ class Entrance:
 
     # --- where something comes before HTTP ---------------------------------------------------------------------------
     def _accept(self) -> None:
-        if self._service.short_of_descriptors:
-            self._loop.remove_reader(self._sock)
-            self._loop.call_later(_MOMENT, self._accept_again, self._sock)
-            return
         for _ in range(_AT_ONCE):
+            if self._service.short_of_descriptors:
+                self._loop.remove_reader(self._sock)
+                self._loop.call_later(_MOMENT, self._accept_again, self._sock)
+                return
             try:
                 connection, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -171,9 +171,14 @@ class Entrance:
 
     def _welcome(self, connection: socket.socket) -> None:
         assert self._door is not None
+        self._service.arriving += 1
         task = self._loop.create_task(self._arrive(connection, self._door))
         self._arriving.add(task)
-        task.add_done_callback(self._arriving.discard)
+        task.add_done_callback(self._arrived)
+
+    def _arrived(self, task: asyncio.Task[None]) -> None:
+        self._service.arriving -= 1
+        self._arriving.discard(task)
 
     async def _arrive(self, connection: socket.socket, door: Door) -> None:
         """Let a connection in once it has said what comes before HTTP."""

@@ -10,6 +10,7 @@ from splitproxy.core.requests import check_partial, parse_request
 from splitproxy.errors import BadRequest, HeadTooLarge, ProxyError, RequestTimeout, TargetTooLong
 from splitproxy.proxy.answers import error_answer
 from splitproxy.proxy.exchange import Exchange
+from splitproxy.proxy.tracing import TracedExchange
 from splitproxy.proxy.tunnel import Tunnel
 from splitproxy.proxy.upstream import WRITE_HIGH
 
@@ -51,6 +52,7 @@ class Downstream(asyncio.Protocol):
     )
 
     exchange_class: ClassVar[type[Exchange]] = Exchange
+    traced_class: ClassVar[type[Exchange]] = TracedExchange
     scheme: bytes = b"http"
     """What the client speaks: http | https."""
     transport: asyncio.Transport
@@ -118,8 +120,11 @@ class Downstream(asyncio.Protocol):
         """Take the client's half-close: what it has asked for completely is still answered."""
         self.eof = True
         if self.exchange is None:
-            if self.buffer and not self.lingering:
-                self.refuse(BadRequest("the connection ended within the head"))
+            if not self.buffer or self.lingering:
+                return False
+            if b"\r\n\r\n" in self.buffer:  # requests whose turn comes in a moment
+                return True
+            self.refuse(BadRequest("the connection ended within the head"))
             return False
         return self.exchange.on_client_eof()
 
@@ -206,7 +211,7 @@ class Downstream(asyncio.Protocol):
             exchange = self.spares.pop()
             exchange.downstream = self
         else:
-            exchange = self.exchange_class(self)
+            exchange = (self.exchange_class if self.service.sampling is None else self.traced_class)(self)
         self.exchange = exchange
         exchange.begin(head, rest)
 

@@ -11,6 +11,7 @@ from splitproxy.core.requests import RequestHead
 from splitproxy.errors import MisdirectedRequest, ProxyError
 from splitproxy.proxy.downstream import Downstream
 from splitproxy.proxy.exchange import Exchange
+from splitproxy.proxy.tracing import RecordedExchange, TracedExchange
 
 if TYPE_CHECKING:
     import asyncio
@@ -49,12 +50,28 @@ class EdgeExchange(Exchange):
         return backend
 
 
+class TracedEdgeExchange(EdgeExchange, TracedExchange):
+    """The same in a worker that traces."""
+
+    __slots__ = ()
+
+
+class RecordedEdgeExchange(EdgeExchange, RecordedExchange):
+    """The same, recorded."""
+
+    __slots__ = ()
+
+
+TracedEdgeExchange.recorded = RecordedEdgeExchange
+
+
 class EdgeDownstream(Downstream):
     """A client's connection through a `Door`."""
 
     __slots__ = ("_door", "_origin", "_own", "_peer", "_trusted", "asked", "scheme")
 
     exchange_class: ClassVar[type[Exchange]] = EdgeExchange
+    traced_class: ClassVar[type[Exchange]] = TracedEdgeExchange
 
     asked: bytes | None
     """The name in the handshake, where a request's Host must be the same; None: nothing to compare."""

@@ -3,7 +3,7 @@
 from asyncio import TimerHandle
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from splitproxy.core import stats
 from splitproxy.core.requests import RequestHead
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from splitproxy.core.routing import Rule, Timeouts
     from splitproxy.core.splitting import Backend
     from splitproxy.proxy.downstream import Downstream
+    from splitproxy.proxy.pairs import Pair
     from splitproxy.proxy.pool import Endpoint
     from splitproxy.proxy.series import Series
     from splitproxy.proxy.service import Service
@@ -39,8 +40,21 @@ class Ending:
 
     __slots__ = (
         *("_attempt_deadline", "_request_deadline", "_waiting", "attempt_started", "attempts", "backend", "begun"),
-        *("bytes_out", "connection", "downstream", "endpoint", "error", "finished", "head", "keep_alive", "method"),
-        *("reason", "request_id", "rule", "series", "service", "started", "status", "timed", "timeouts", "timer"),
+        *("bytes_out", "client", "connection", "downstream", "endpoint", "error", "finished", "head", "keep_alive"),
+        *(
+            "method",
+            "pair",
+            "reason",
+            "request_id",
+            "rule",
+            "series",
+            "service",
+            "started",
+            "status",
+            "timed",
+            "timeouts",
+            "timer",
+        ),
         *("upload", "upload_done"),
     )
 
@@ -70,16 +84,28 @@ class Ending:
     upload: Upload | None
     timeouts: "Timeouts"
     error: ProxyError | None
+    client: int
+    """The hash of its client, where its side is that client's."""
+    pair: "Pair"
+    """What its answer is compared in; exchanges that are compared with their copies alone have one."""
     attempt_started: float
     """0: with the request, or so soon after that it makes no difference."""
     begun: bool
     """Whether the head of the answer has been sent: then it is too late for another status."""
     timed: bool
     """Whether its duration says something about the upstream: not so for event streams and tunnels."""
+    traced: ClassVar[bool] = False
+    """Whether it belongs to a trace."""
+    lines: bytes = b""
+    """What it is sent with beside the lines of its connection, once it has been sent for the first time."""
     _waiting: bool
     """For a connection."""
     timer: TimerHandle | None
     """What the request is held for: a back-off, or a fault."""
+
+    def trace(self) -> tuple[bytes, bytes]:
+        """Return the ids of its trace and of our span of it; empty ones where there is none."""
+        return b"", b""
 
     @property
     def bytes_in(self) -> int:
@@ -121,10 +147,10 @@ class Ending:
     # --- how it may end early ----------------------------------------------------------------------------------------
     def on_client_eof(self) -> bool:
         """Take the client's half-close; return whether to keep its connection for the answer."""
-        if self.upload_done:
-            self.keep_alive = False
-        else:
+        if not self.upload_done:
             self.refuse(BadRequest("the connection ended within the body"))
+        elif not self.downstream.buffer:  # else requests that came behind this one wait for their turn
+            self.keep_alive = False
         return True
 
     def on_client_gone(self) -> None:
@@ -153,6 +179,27 @@ class Ending:
             self._end_attempt(outcome)
             if connection.user is not None:
                 connection.abandon()
+
+    @property
+    def opening(self) -> bool:
+        """Whether a connection is being opened for it, which has a time limit of its own; else it waits in a queue."""
+        return self._waiting and self.backend is not None and self not in self.backend.pool.waiting
+
+    def charge_hang(self) -> None:
+        """Charge the attempt under way, now that `timeouts.request` is over, if the upstream had half of it or more.
+
+        A canary that never answers would else be nobody's failure, wherever that is the time limit which strikes first.
+        """
+        series, upload = self.series, self.upload
+        if self.begun or series is None:
+            return
+        if self.connection is not None:
+            begun = max(self.attempt_started or self.started, 0.0 if upload is None else upload.ended)
+            if self.upload_done and perf_counter() - begun >= self.timeouts.request / 2:
+                self.drop_attempt(OUTCOME["upstream_timeout"])
+        elif self.opening and not self.attempts:
+            self.attempts = 1
+            series.attempt(OUTCOME["connect_timeout"], None)
 
     def refuse(self, error: ProxyError) -> None:
         """Answer with `error`; once the answer has begun, all that is left is to cut it off."""
@@ -225,7 +272,7 @@ class Ending:
             return
         counts = self.timed and outcome < OUTCOME["client_gone"]
         elapsed = perf_counter() - (self.attempt_started or self.started)
-        series.attempt(outcome, elapsed if counts else None)
+        series.attempt(outcome, elapsed if counts else None, self)
 
     def finish(self) -> None:
         """Count the one outcome of this request at once, and go on."""

@@ -145,6 +145,8 @@ class Exchange(Receiving):
             address, mint = self.downstream.address, self.service.mint
             backend, self.reason, self.issued = live.place(self.head, address, random(), mint)
             rule.plain = live.plain
+            if backend is not None and backend.coin is not None:
+                backend = self.service.tallies.fair(self, rule, backend)
         else:
             fresh = None
             if split.issue is not None and self.head.cookie(split.issue) is None:
@@ -324,7 +326,7 @@ class Exchange(Receiving):
         series, connection = self.series, self.connection
         assert series is not None
         assert connection is not None
-        if self.timed and self.attempts == 1 and not self.attempt_started:
+        if self.timed and self.attempts == 1 and not self.attempt_started and self.status < 500:
             self.connection = None
             connection.endpoint.active -= 1
             size = len(self.head.raw) if self.upload is None else self.bytes_in
@@ -348,7 +350,7 @@ class Exchange(Receiving):
             self._waiting = False  # no connection could be made; the pool has taken its count down
             self.attempts += 1
             if self.series is not None and self.attempts == 1:
-                self.series.attempt(OUTCOME[error.code], None)
+                self.series.attempt(OUTCOME[error.code], None, self)
             if repeated(self, 0, unsent=True):
                 return
         elif may_replay(self, error):
@@ -365,8 +367,12 @@ class Exchange(Receiving):
         error: ProxyError
         connection = self.connection
         if self._request_deadline and now >= self._request_deadline:
+            self.charge_hang()
             error = RequestDeadline(f"no complete answer within {self.timeouts.request:g}s")
         elif connection is None:
+            if self.opening:
+                self._expect_within(0.0)
+                return
             error = QueueFull("no connection became free in time")
         elif self._attempt_deadline and now >= self._attempt_deadline:
             error = UpstreamTimeout(f"no complete answer within {self.timeouts.backend_request:g}s")

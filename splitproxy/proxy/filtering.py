@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from splitproxy.core.fields import Field
 from splitproxy.core.headers import rebuild_request, request_fields, request_lines
 from splitproxy.proxy.mirror import start_copies
+from splitproxy.proxy.pairs import start_pair
 
 if TYPE_CHECKING:
     from splitproxy.core.filters import Rewrite
@@ -23,16 +24,18 @@ def filter_request(exchange: "Exchange", rule: "Rule", backend: "Backend", *, co
         exchange.redirect(backend.redirect)
         return None
     head = exchange.head
-    lines = request_lines(head, exchange.downstream.forwarded, exchange.request_id)
+    lines = request_lines(head, exchange.downstream.forwarded + exchange.lines, exchange.request_id)
     fields = request_fields(head, backend.pool.fallback_host)
     target = _rewrite(rule.rewrite, head.target, head.target, fields)
     if rule.request_modifier is not None:
         rule.request_modifier.apply(fields)
     mirrors, live = rule.mirrors, rule.live
-    if live is not None and backend is live.primary:
-        mirrors += live.mirrors
-    if mirrors and copies:
-        started = start_copies(exchange, mirrors, rebuild_request(head, target, fields, lines))
+    paired = live is not None and bool(live.mirrors) and backend.plain is live.primary
+    if copies and (mirrors or paired):
+        copied = rebuild_request(head, target, fields, lines)
+        started = start_copies(exchange, mirrors, copied)
+        if live is not None and paired:
+            started += start_pair(exchange, live, copied)
         if exchange.upload is not None:
             exchange.upload.start_copies(started)
     target = _rewrite(backend.rewrite, head.target, target, fields)

@@ -17,7 +17,7 @@ from splitproxy.errors import OutOfResources, ProxyError, UpstreamError
 from splitproxy.proxy.upstream import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from splitproxy.core.routing import Mirror
     from splitproxy.proxy.exchange import Exchange
@@ -31,24 +31,29 @@ _OUTCOME = {name: index for index, name in enumerate(stats.OUTCOMES)}
 
 def start_copies(exchange: "Exchange", mirrors: "Iterable[Mirror]", head: bytes) -> "list[Copy]":
     """Send a copy of the request, whose head to an endpoint would be `head`, to each mirror that is due one."""
-    copies = []
-    for mirror in mirrors:
-        if mirror.percent < 100.0 and random() * 100.0 >= mirror.percent:
-            continue
-        service, backend = exchange.service, mirror.backend
-        if backend.series is None:
-            backend.pool = service.upstream(backend.upstream, mirrors=True)
-            backend.series = service.series(backend.key)
-        reason = _refusal(exchange, mirror, backend.series.active)
-        if reason:
-            backend.series.add(_DROP[reason])
-            continue
-        marked = b"%b%b: %b\r\n\r\n" % (head[:-2], MIRROR_MARK, backend.upstream.encode())
-        copy = Copy(service, mirror, exchange.method, marked, exchange.downstream.address)
-        copy.upload_done = exchange.upload is None
-        if copy.start():
-            copies.append(copy)
-    return copies
+    started = (start_copy(exchange, mirror, head, Copy) for mirror in mirrors if due(mirror))
+    return [copy for copy in started if copy is not None]
+
+
+def due(mirror: "Mirror") -> bool:
+    """Draw whether a mirror is to get a copy of a request."""
+    return mirror.percent >= 100.0 or random() * 100.0 < mirror.percent
+
+
+def start_copy(exchange: "Exchange", mirror: "Mirror", head: bytes, kind: "Callable[..., Copy]") -> "Copy | None":
+    """Send a copy, made by `kind`, to one mirror; return it, None when it was dropped."""
+    service, backend = exchange.service, mirror.backend
+    if backend.series is None:
+        backend.pool = service.upstream(backend.upstream, mirrors=True)
+        backend.series = service.series(backend.key)
+    reason = _refusal(exchange, mirror, backend.series.active)
+    if reason:
+        backend.series.add(_DROP[reason])
+        return None
+    marked = b"%b%b: %b\r\n\r\n" % (head[:-2], MIRROR_MARK, backend.upstream.encode())
+    copy = kind(service, mirror, exchange.method, marked, exchange.downstream.address)
+    copy.upload_done = exchange.upload is None
+    return copy if copy.start() else None
 
 
 def _refusal(exchange: "Exchange", mirror: "Mirror", in_flight: int) -> str:

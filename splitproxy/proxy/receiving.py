@@ -1,5 +1,7 @@
 """The request's body on its way through an exchange: read as fast as the endpoint takes it, and no faster."""
 
+from time import perf_counter
+
 from splitproxy.errors import ProxyError
 from splitproxy.proxy.ending import Ending
 from splitproxy.proxy.upload import Upload
@@ -32,7 +34,8 @@ class Receiving(Ending):
             except ProxyError as error:
                 self.refuse(error)
                 return
-            self.upload_done = upload.done
+            if upload.done:
+                self.upload_done, upload.ended = True, perf_counter()
             connection = self.connection
             if connection is None:
                 upload.waiting.append(data)

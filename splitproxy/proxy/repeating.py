@@ -115,7 +115,7 @@ def _primary(rule: "Rule", backend: "Backend") -> "Backend | None":
     if rule.live is None:
         return next((other for other in rule.split.backends if other.role == "primary"), None)
     for pair in (rule.live.pair(swapped=False), rule.live.pair(swapped=True)):
-        if backend in pair:  # with the roles that both had when the request was placed
+        if backend.plain in pair:  # with the roles that both had when the request was placed
             return next(other for other in pair if other.role == "primary")
     return None
 
@@ -216,6 +216,6 @@ def _strike(exchange: "Exchange", status: int, upstream_status: int) -> None:
         assert series is not None
         exchange.attempts += 1
         if exchange.attempts == 1:
-            series.attempt(_SERVER_ERROR if upstream_status >= 500 else _SUCCESS, None)
+            series.attempt(_SERVER_ERROR if upstream_status >= 500 else _SUCCESS, None, exchange)
         if not repeated(exchange, upstream_status):
             exchange.refuse(InjectedUpstreamFault(upstream_status))

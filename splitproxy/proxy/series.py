@@ -7,9 +7,12 @@ out of the ordinary is counted at once.
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from struct import Struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from splitproxy.core import stats
+
+if TYPE_CHECKING:
+    from splitproxy.proxy.ending import Ending
 
 Done = tuple[int, float, int, int, int]
 """(cell of the status, seconds, bytes in, bytes out, cell of the reason) of a request that took one attempt."""
@@ -26,7 +29,7 @@ _OUTCOME_OF: Final = tuple(
 class Series:
     """The signals of one (route, rule, upstream, role) in one worker; outlives snapshots."""
 
-    __slots__ = ("_cells", "_octets", "active", "block", "changed", "done")
+    __slots__ = ("_cells", "_octets", "_shown", "active", "block", "changed", "done")
 
     def __init__(self, cells: stats.Cells, octets: memoryview, block: int) -> None:
         """`octets` is the same memory as `cells`, shared by all series of a worker."""
@@ -36,6 +39,8 @@ class Series:
         self.done: list[Done] = []
         self.changed = False
         """Whether a `write` is due."""
+        self._shown = 0
+        """What the gauge says of it: others may count in the same block."""
         self._cells = cells
         self._octets = octets
 
@@ -52,8 +57,8 @@ class Series:
             self.add(stats.REQUEST_NS, int(seconds * 1e9))
             self.add(stats.REQUEST_HISTOGRAM + stats.bucket(seconds))
 
-    def attempt(self, outcome: int, seconds: float | None) -> None:
-        """Count the outcome of one attempt at once."""
+    def attempt(self, outcome: int, seconds: float | None, _exchange: "Ending | None" = None) -> None:
+        """Count the outcome of one attempt at once; what it belongs to matters where sides are compared."""
         self.add(stats.OUTCOME + outcome)
         if seconds is not None:
             self.add(stats.ATTEMPT_NS, int(seconds * 1e9))
@@ -77,7 +82,8 @@ class Series:
             cells[block + stats.REQUEST_BYTES] += sum(bytes_in)
             cells[block + stats.RESPONSE_BYTES] += sum(bytes_out)
             self._write_durations(sorted(seconds))
-        cells[block + stats.IN_FLIGHT] = self.active
+        cells[block + stats.IN_FLIGHT] += self.active - self._shown
+        self._shown = self.active
 
     def _write_one(self, code: int, seconds: float, bytes_in: int, bytes_out: int, reason: int) -> None:
         """Write a batch of one: with many routes and little traffic on each, they are the rule."""
@@ -89,8 +95,10 @@ class Series:
         cells[index + stats.REQUEST_HISTOGRAM] += 1
         cells[index + stats.ATTEMPT_HISTOGRAM] += 1
         at = 8 * (block + stats.REQUEST_BYTES)
-        came, went, _, requests, attempts = _SUMS.unpack_from(octets, at)
-        sums = (came + bytes_in, went + bytes_out, self.active, requests + nanoseconds, attempts + nanoseconds)
+        came, went, active, requests, attempts = _SUMS.unpack_from(octets, at)
+        active += self.active - self._shown
+        self._shown = self.active
+        sums = (came + bytes_in, went + bytes_out, active, requests + nanoseconds, attempts + nanoseconds)
         _SUMS.pack_into(octets, at, *sums)
 
     def _write_durations(self, ascending: list[float]) -> None:

@@ -4,12 +4,16 @@ import asyncio
 import logging
 import os
 import resource
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
+from splitproxy.channel import Message
 from splitproxy.core import stats
 from splitproxy.core.health import Health
 from splitproxy.core.snapshot import Limits, Snapshot, UpstreamPlan
+from splitproxy.core.tallies import Coin
+from splitproxy.core.tracing import Sampling
 from splitproxy.errors import ProxyError
 from splitproxy.proxy.access_log import AccessLog
 from splitproxy.proxy.crowd import room
@@ -20,7 +24,10 @@ from splitproxy.proxy.probing import Prober
 from splitproxy.proxy.recalls import Recalls
 from splitproxy.proxy.resolver import Resolver
 from splitproxy.proxy.series import Series
+from splitproxy.proxy.spans import SpanBuffer
+from splitproxy.proxy.tallying import Book, Tallied, Tallies
 from splitproxy.proxy.timers import RESOLUTION, Wheel
+from splitproxy.proxy.tracing import trace_by
 from splitproxy.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -111,14 +118,22 @@ class Service:
         self.cells[stats.GENERATION] = 0
         self.wheel = Wheel(loop.time())
         self.access_log: AccessLog | None = None
+        self.sampling: Sampling | None = None
+        """Which requests are recorded; None: this worker does not trace."""
+        self.spans = SpanBuffer(loop, region.cells)
         self.draining = False
         self.connections: set[Downstream] = set()
         self.doors: dict[str, Door] = {}
         """Address -> how connections come in there, at present."""
         self.accepted = 0
+        self.arriving = 0
+        """Connections that have not come as far as HTTP: a PROXY header or a handshake is waited for."""
         self.room = room(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         """Descriptors that may be in use when one more client is accepted."""
         self.recalls = Recalls()
+        self.tallies = Tallies(self)
+        self.report: Callable[[Message], bool] = lambda _: False
+        """Tells control, if it is there and keeps up; says whether that was done."""
         self._in_use_elsewhere = _FEW
         self.idle = asyncio.Event()
         """Set while no client is connected."""
@@ -181,6 +196,7 @@ class Service:
         before, self.access_log = self.access_log, prepared.access_log
         if before is not None and before is not self.access_log:
             before.close()
+        trace_by(self, snapshot.sampling)
         self.limits = snapshot.limits
         self.doors = prepared.doors
         self.snapshot = snapshot
@@ -206,6 +222,10 @@ class Service:
             series = self._series[key] = Series(self.cells, self._octets, self.region.block(key))
         return series
 
+    def tallied(self, key: stats.Key, book: Book, coin: Coin) -> Tallied:
+        """Return the signals of `key` for requests that come by `coin`, which `book` counts too."""
+        return Tallied(self.cells, self._octets, self.region.block(key), book, coin, self.tallies)
+
     def note(self, series: Series) -> None:
         """Have `series` written, in a moment."""
         if not series.changed:
@@ -219,6 +239,7 @@ class Service:
         self._write_series()
         self.cells[stats.ACCEPTED] += self.accepted
         self.accepted = 0
+        self.spans.flush()
 
     def _write_series(self) -> None:
         changed, self._changed = self._changed, []
@@ -246,7 +267,7 @@ class Service:
     @property
     def short_of_descriptors(self) -> bool:
         """Whether so many descriptors are in use that no further client should be accepted for now."""
-        return len(self.connections) + self._in_use_elsewhere >= self.room
+        return len(self.connections) + self.arriving + self._in_use_elsewhere >= self.room
 
     def drain(self) -> None:
         """Close what is idle; everything else closes when its request is done."""
@@ -305,6 +326,7 @@ class Service:
             cells[stats.LOG_DROPS] += self.access_log.take_dropped()
         if self.recalls.tunnels:
             self.recalls.look()
+        self.tallies.look()
         if self._ticks % _SWEEP_EVERY == 0:
             opened = 0
             for route in self._routes.values():

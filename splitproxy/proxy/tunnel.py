@@ -18,9 +18,14 @@ def open_tunnel(exchange: "Exchange", head: ResponseHead) -> None:
     """Relay a 101 that was asked for and let bytes pass both ways; refuse any other (RFC 9110 §7.8)."""
     connection, offered = exchange.connection, exchange.head.upgrade
     assert connection is not None
+    fault = ""
     if not offered or head.upgrade not in {word.strip() for word in offered.split(b",")}:
+        fault = "101 to a protocol that was not asked for"
+    elif not exchange.upload_done:  # the rest of the body would be taken for what comes after it
+        fault = "101 before the request was complete"
+    if fault:
         connection.abandon()
-        exchange.on_failure(UpstreamProtocolError("101 to a protocol that was not asked for"))
+        exchange.on_failure(UpstreamProtocolError(fault))
         return
     exchange.begun, exchange.timed = True, False
     data = compose_response(head, b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
@@ -86,7 +91,10 @@ class Tunnel:
             self.close()
             return False
         transport = self._connection.transport
-        if not transport.is_closing() and transport.can_write_eof():
+        if not transport.can_write_eof():  # TLS cannot end one side alone, and the endpoint must hear of the end
+            self.close()
+            return False
+        if not transport.is_closing():
             transport.write_eof()
         return True
 

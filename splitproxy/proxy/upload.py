@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 class Upload:
     """A request's body, framed as the client framed it: by length, or chunked (and then chunked anew)."""
 
-    __slots__ = ("_decoder", "_left", "_limit", "_payload", "copies", "done", "kept", "size", "taken", "waiting")
+    __slots__ = (
+        *("_decoder", "_left", "_limit", "_payload", "copies", "done", "ended", "kept", "size", "taken", "waiting"),
+    )
 
     def __init__(self, head: RequestHead, limit: int) -> None:
         """Begin; `limit` in bytes, 0 for none. Raises BodyTooLarge."""
@@ -26,6 +28,8 @@ class Upload:
         self._limit = limit
         self._payload = 0
         self.done = False
+        self.ended = 0.0
+        """When its end came; 0: with its beginning."""
         self.size = 0
         """Bytes so far, chunk framing included."""
         self.waiting: list[bytes] = []

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import logging
 import math
@@ -23,6 +24,8 @@ from splitproxy.proxy.service import Prepared, Service
 from splitproxy.tls import overlook_invalid_names
 
 log = logging.getLogger("splitproxy.worker")
+_MOST_UNREAD = 65_536
+"""Octets that control has not read yet beyond which it is told nothing that it can do without."""
 
 
 class Worker:
@@ -41,6 +44,7 @@ class Worker:
         self._preparing: dict[int, asyncio.Task[Prepared | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._queue: asyncio.Queue[tuple[Message, list[int]]] = asyncio.Queue()
+        service.report = self._report
         self._watch(supervisor, self._from_supervisor, self.ended.set)
         self._spawn(self._obey_supervisor())
 
@@ -162,7 +166,21 @@ class Worker:
             except OSError as error:
                 log.warning("control cannot be told %s: %s", message["type"], error)
 
+    def _report(self, message: Message) -> bool:
+        """Tell control what it can do without, and say whether that was done.
+
+        While it is away it is lost, or while it does not keep up: there must be room for what it waits for.
+        """
+        if self._control is not None and self._control.unread() < _MOST_UNREAD:
+            with contextlib.suppress(OSError):
+                self._control.send(message)
+                return True
+        return False
+
     def _from_control(self, message: Message, fds: list[int]) -> None:
+        if message["type"] == "spans":
+            self.service.spans.attach(fds[0])
+            return
         generation = message["generation"]
         match message["type"]:
             case "prepare":

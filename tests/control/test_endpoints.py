@@ -129,7 +129,9 @@ def state(regions, workers):
     }
     state.rollouts = SimpleNamespace(controllers={}, live_shares=lambda shares: shares)
     state.reloader = SimpleNamespace(
-        running=SimpleNamespace(shares=configured, health={"watched": ["a"], "failovers": STATIC}, plain=lambda: plain),
+        running=SimpleNamespace(
+            shares=configured, health={"watched": ["a"], "failovers": STATIC}, plain=lambda: plain, max_series=1000
+        ),
         last=None,
         counts={},
     )

@@ -10,12 +10,13 @@ from aiohttp import web
 
 from splitproxy.control.guard import BEARER, OPERATOR, Handler
 from splitproxy.control.outbound import shown
-from splitproxy.control.rollouts import views
+from splitproxy.control.rollouts import trends, views
 from splitproxy.control.rollouts.controller import Controller
 from splitproxy.control.rollouts.desk import Desk
 from splitproxy.control.rollouts.items import Unsaved
 from splitproxy.control.rollouts.keeping import SHOWN, VIEWED
 from splitproxy.control.rollouts.store import Entry, StoreError
+from splitproxy.control.signals import KEPT_SECONDS
 from splitproxy.core.rollout.events import Verb
 from splitproxy.core.rollout.machine import VERBS
 from splitproxy.errors import SplitProxyError
@@ -45,6 +46,7 @@ class Rollouts:
             web.get("/api/v1/rollouts", _answered(self.all)),
             web.get(one, _answered(self.one)),
             web.get(f"{one}/history", _answered(self.history)),
+            web.get(f"{one}/trend", _answered(self.trend)),
             web.put(f"{one}/weight", _answered(self.weight)),
             web.post(f"{one}/{{verb}}", _answered(self.verb)),
         ]
@@ -70,6 +72,13 @@ class Rollouts:
         except StoreError as error:
             raise Refusal(503, str(error)) from error
         return web.json_response([entry.to_dict() for entry in found])
+
+    async def trend(self, request: web.Request) -> web.Response:
+        """Answer with the signals of both sides, second by second: of the last `?seconds=N`, ten minutes at most."""
+        controller, most = self._found(request), int(KEPT_SECONDS)
+        seconds = _number(request, "seconds", most, most)
+        signals, rollout, keys = controller.parts.signals, controller.rollout, controller.facts.keys
+        return web.json_response(await asyncio.to_thread(trends.trend, signals, rollout, keys, seconds))
 
     async def verb(self, request: web.Request) -> web.Response:
         """Do what an operator says and answer with the state after it."""

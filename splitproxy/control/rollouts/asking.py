@@ -14,7 +14,7 @@ from splitproxy.control import endpoints
 from splitproxy.control.rollouts import reach
 from splitproxy.control.rollouts.clock import in_window, wall
 from splitproxy.core.analysis import ERROR, Verdict
-from splitproxy.core.rollout.events import Answer, Ask, Checked, Measure, Reachable, Tick
+from splitproxy.core.rollout.events import Answer, Ask, Checked, Measure, Proven, Reachable, Tick
 from splitproxy.core.rollout.state import State
 
 if TYPE_CHECKING:
@@ -86,7 +86,14 @@ class Asking:
                 await self.probe()
             else:
                 controller.later(self.probe())
-            controller.put(Tick(in_window(controller.plan.windows, wall())))
+            controller.put(self._tick())
+
+    def _tick(self) -> Tick:
+        return Tick(in_window(self._controller.plan.windows, wall()), self._controller.limits.hold)
+
+    def proven(self, step: int, sentence: str) -> None:
+        """Have a stage ended that the comparison has shown to be safe."""
+        self._controller.put(Proven(step, sentence, self._tick()))
 
     async def _until_due(self) -> None:
         while (left := self.due - self._controller.clock.now()) > 0:

@@ -16,13 +16,25 @@ from splitproxy.control.rollouts.asking import Asking
 from splitproxy.control.rollouts.clock import Clock, iso, wall
 from splitproxy.control.rollouts.items import Item, Unsaved, settle
 from splitproxy.control.rollouts.keeping import Keeping
+from splitproxy.control.rollouts.limits import Limits
 from splitproxy.control.rollouts.measuring import Measuring
 from splitproxy.control.rollouts.parts import Facts, Parts
 from splitproxy.control.rollouts.rows import Rows
 from splitproxy.control.rollouts.store import Entry, Row
 from splitproxy.control.rollouts.telling import Telling
+from splitproxy.control.rollouts.weighing import Weighing
 from splitproxy.core.live import Traffic
-from splitproxy.core.rollout.events import Adopted, Alert, Begin, Breached, Checked, Event, Record, Tick, Verb
+from splitproxy.core.rollout.events import (
+    Adopted,
+    Alert,
+    Begin,
+    Breached,
+    Convicted,
+    Event,
+    Record,
+    Tick,
+    Verb,
+)
 from splitproxy.core.rollout.machine import (
     Outcome,
     advance,
@@ -39,6 +51,8 @@ log = logging.getLogger(__name__)
 
 _CLOCK_SECONDS: Final = 10.0
 """How much of a rollout's clock a crash may lose while nothing happens."""
+_AT_ONCE: Final = (Breached, Convicted)
+"""What ends a run between checks, without waiting for the disk's answer to an earlier decision."""
 _URGENT: Final = frozenset({"abort", "undo"})
 """Verbs that do not wait for the disk's answer to an earlier decision."""
 
@@ -77,11 +91,12 @@ class Controller:
         self._queue: asyncio.Queue[Item] = asyncio.Queue()
         self.rows = Rows(self)
         self.keeping = Keeping(parts.store, self.plan.name, self.rows.make)
-        self._breached = False
         self._waits: Begin | None = None
         """The file's revision that waits for the primary, though no run is under way."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self.measuring = Measuring(parts.signals, parts.monotonic, self.rollout, facts.keys, facts.templates)
+        self.weighing = Weighing(self, evidence.get("weighing") if evidence.get("counters") == parts.counters else None)
+        self.limits = Limits(self)
         self.telling = Telling(self)
         self.asking = Asking(self, evidence.get("due", -1.0))
         mark = evidence.get("mark")
@@ -142,7 +157,7 @@ class Controller:
     def put(self, event: Event) -> None:
         """Have an event decided on, after those before it."""
         self._queue.put_nowait(Item(event))
-        if isinstance(event, Breached):
+        if isinstance(event, _AT_ONCE):
             self.keeping.hurry(urgent=True)
 
     async def act(self, verb: Verb) -> str | None:
@@ -156,16 +171,14 @@ class Controller:
         return await done
 
     def look(self) -> None:
-        """Compare the hard limits with what was counted up to now, and keep a mark for later windows if one is due."""
+        """Weigh what was counted up to now, compare it with the hard limits, and keep a mark for later windows."""
         state = self.state  # of a dry run too: there may be copies, or requests that are forced
         if not self.active or not (state.weight or state.mirror or state.cohorts or state.handed_back):
             return
         now = self.clock.now()
         self.measuring.note(self.plan, now)
-        found = None if self._breached else self.measuring.look(self.plan, self.state, now)
-        if found:
-            self._breached = True
-            self.put(found)
+        self.weighing.look()
+        self.limits.look(now)
 
     # --- the file ----------------------------------------------------------------------------------------------------
     def follow(self, plain: Mapping[str, Any], facts: Facts) -> None:
@@ -188,7 +201,7 @@ class Controller:
                 self.state.promoted,
             ):
                 self.refused = following.refusal(plain, self.running)
-                self._note(self.refused)
+                self.telling.note(self.refused)
                 return
         plan = compile_plan(dict(plain))
         wanted = following.meaning(plain, self.running, new=self.new)
@@ -229,7 +242,7 @@ class Controller:
             phase="Failed", weight=0, cohorts=0, mirror=0, resume="", held="", awaiting="", reason=text
         )
         self.results["failed"] += 1
-        self._note(text)
+        self.telling.note(text)
         assert self.upcoming
         self._take_plan(*self.upcoming)
 
@@ -261,7 +274,9 @@ class Controller:
     def put_in_force(self) -> None:
         """Write the traffic of every served version to the shared memory; the same again changes nothing."""
         for plain in self.served:
-            self.parts.put(plain, self.traffic_for(plain), self.salt())
+            traffic = self.traffic_for(plain)
+            epoch = self.parts.put(plain, traffic, self.salt(), self.weighing.aims)
+            self.weighing.in_force((plain["liveKey"], epoch), traffic)
 
     def salt(self) -> int:
         """Return what the clients of this run are drawn with."""
@@ -285,8 +300,8 @@ class Controller:
         """Let one event do its work; return why a verb was refused."""
         event, before = item.event, self.state
         if isinstance(event, Breached):
-            self._breached = False
-        if isinstance(event, Breached) or (isinstance(event, Verb) and event.name in _URGENT):
+            self.limits.decided()
+        if isinstance(event, _AT_ONCE) or (isinstance(event, Verb) and event.name in _URGENT):
             self.keeping.hurry(urgent=False)
         if isinstance(event, Verb) and (why := legal(self.plan, self.state, event)):
             return why
@@ -295,7 +310,7 @@ class Controller:
         if outcome.state == before and not outcome.commands and outcome.plan is self.plan:
             self._idle(event)
             return None
-        self._see(event)
+        self.telling.saw(event)
         entries = self._entries(outcome)
         if grows(traffic(outcome.plan, outcome.state), self.traffic):
             await self._grow(outcome, entries)
@@ -314,15 +329,6 @@ class Controller:
         if isinstance(event, Tick) and now - self.keeping.saved_at > _CLOCK_SECONDS:
             self.keeping.saved_at = now
             self.keeping.save()
-
-    def _see(self, event: Event) -> None:
-        """Keep what people want to see of a check, and tell listeners."""
-        found = (
-            (event.verdict,) if isinstance(event, Breached) else event.verdicts if isinstance(event, Checked) else ()
-        )
-        if found:
-            self.verdicts = [views.verdict(one) for one in found]
-            self.telling.judged()
 
     async def _grow(self, outcome: Outcome, entries: list[Entry]) -> None:
         """Save, then apply; what cannot be saved is not done. Raises Unsaved."""
@@ -354,6 +360,7 @@ class Controller:
         before, shares = self.state, self.traffic
         self.state = outcome.state
         self._taken(outcome.plan)
+        self.weighing.decided(before, self.state)
         self.put_in_force()
         if self.state.attempt != before.attempt:
             self.started_at, self.verdicts = iso(wall()), []
@@ -380,13 +387,6 @@ class Controller:
     def _entries(self, outcome: Outcome) -> list[Entry]:
         records = (command for command in outcome.commands if isinstance(command, Record))
         return [self.keeping.entry(outcome.state.attempt, record) for record in records]
-
-    def _note(self, text: str) -> None:
-        """Add to the history what no decision of the machine says."""
-        entry = self.keeping.entry(self.state.attempt, Record("note", text, warning=True))
-        self.keeping.add([entry])
-        self.telling.happened(entry)
-        self.keeping.save()
 
     def summary(self) -> dict[str, Any]:
         """Return where it stands, in short."""

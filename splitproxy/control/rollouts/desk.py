@@ -23,11 +23,12 @@ from splitproxy.control.rollouts.keeping import VIEWED
 from splitproxy.control.rollouts.measuring import Template, counters, keys
 from splitproxy.control.rollouts.news import News
 from splitproxy.control.rollouts.parts import Facts, Parts
-from splitproxy.control.rollouts.store import Entry, NewerStore, Row, Store, StoreError
+from splitproxy.control.rollouts.store import Entry, NewerStore, Row, Store, StoreError, StoreTaken
 from splitproxy.control.signals import Signals
-from splitproxy.core import live
+from splitproxy.core import live, tallies
 from splitproxy.core.live import LIVE_BYTES, LIVE_OFFSET, Area, Traffic
 from splitproxy.core.rollout.machine import from_plain
+from splitproxy.core.tallies import Aims
 from splitproxy.errors import LiveFull
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Desk:
         """The end of the history of each rollout that is not run yet."""
         self._hooks, self._news, self._session = Hooks(), News(), outbound.session()
         self._providers: dict[str, Mapping[str, Any]] = {}
-        self._begun = False
+        self._begun = self._taken = False
         self._closing: set[asyncio.Task[None]] = set()
         self._watching = asyncio.create_task(self._watch())
 
@@ -89,8 +90,10 @@ class Desk:
         """Return which promotions of the state file `candidate` would undo without knowing: for a program's start."""
         rollouts, state = candidate.releases.get("rollouts", []), candidate.releases.get("state")
         path = Path(state["path"]) if state else None
-        if path and self.store is None and not self.halted and await asyncio.to_thread(path.exists):
+        if path and self.store is None and not self.halted and (rollouts or await asyncio.to_thread(path.exists)):
             await self._open(path)
+            if self._taken:
+                return [self.halted]
         names = {plain["name"] for plain in rollouts}
         names |= {name for name, row in self._rows.items() if "removed" not in row.evidence}
         resting = {name: one for name, one in self._resting().items() if name in names}
@@ -179,14 +182,16 @@ class Desk:
         for controller in self.controllers.values():
             controller.refused = why
         await asyncio.gather(*(controller.close() for controller in self.controllers.values()))
+        if self.store:
+            self.store.release()
 
     async def _open(self, path: Path) -> None:
         store = Store(path)
         try:
             self._rows = await asyncio.to_thread(store.load)
             self._tails = await asyncio.to_thread(lambda: {name: store.newest(name, VIEWED) for name in self._rows})
-        except NewerStore as error:
-            self.halted = str(error)
+        except (NewerStore, StoreTaken) as error:
+            self.halted, self._taken = str(error), isinstance(error, StoreTaken)
             log.error("no rollout is run: %s", error)
             return
         except StoreError as error:
@@ -225,11 +230,14 @@ class Desk:
             log.exception("rollout %s: the state that was saved cannot be read; it begins anew", plain["name"])
         return Controller(parts, plain, facts, None)
 
-    def _put(self, plain: Mapping[str, Any], traffic: Traffic, salt: int) -> None:
-        """Write a rollout's traffic: one store, which all workers obey from their next request on."""
+    def _put(self, plain: Mapping[str, Any], traffic: Traffic, salt: int, aims: Aims) -> int:
+        """Write a rollout's traffic: one store, which all workers obey from their next request on; return its epoch.
+
+        Other thresholds begin an epoch too, where both sides have traffic: else nothing is measured against them.
+        """
         slot = self.area.slot(plain["liveKey"], take=False)
         if slot is None:
-            return  # its candidate was refused for want of room
+            return 0  # its candidate was refused for want of room
         cell = self.area.read(slot)
         epoch = live.epoch(cell)
         if self.area.salt(slot) != salt:
@@ -237,8 +245,14 @@ class Desk:
                 epoch += 1
                 self.area.write(slot, live.encode(Traffic(), epoch))
             self.area.write_salt(slot, salt)
-        if live.decode(self.area.read(slot)) != traffic:
-            self.area.write(slot, live.encode(traffic, epoch + 1))
+        both = 0 < traffic.weight < live.EVERYTHING
+        if live.decode(self.area.read(slot)) != traffic or (
+            both and self.area.thresholds(slot) != tallies.pack(aims.thresholds, epoch)
+        ):
+            epoch += 1
+            self.area.write_thresholds(slot, tallies.pack(aims.thresholds, epoch), aims.tolerance)
+            self.area.write(slot, live.encode(traffic, epoch))
+        return live.epoch(self.area.read(slot))
 
     # --- while they run ----------------------------------------------------------------------------------------------
     async def _watch(self) -> None:
@@ -248,6 +262,17 @@ class Desk:
                 self._look()
             except Exception:
                 log.exception("looking at the hard limits fails")
+
+    def heard(self, results: list[list[Any]]) -> None:
+        """Let rollouts weigh what a worker tells of their requests."""
+        found: dict[str, list[list[Any]]] = {}
+        for result in results:
+            found.setdefault(result[0], []).append(result)
+        for controller in list(self.controllers.values()):
+            own = [result for plain in controller.served for result in found.get(plain["liveKey"], ())]
+            if own and controller.started:
+                self._signals.refresh()
+                controller.weighing.heard(own)
 
     def _look(self) -> None:
         running = [controller for controller in self.controllers.values() if controller.active]

@@ -9,7 +9,7 @@ import asyncio
 import os
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -199,12 +199,21 @@ class Measuring:
         broken = next((found[one.name].broken for one in foreign if found[one.name].broken), None)
         return Check(tuple(verdict for one in plan.metrics for verdict in found[one.name].verdicts), broken)
 
-    def look(self, plan: Plan, state: State, clock: float) -> Breached | None:
-        """Return the hard limit that is broken at this moment, None when all are kept; of an updated primary too."""
-        hard = [one for one in plan.metrics if one.kind != "template" and (one.hard_min, one.hard_max) != (None, None)]
+    def look(self, plan: Plan, state: State, clock: float, side: str | None = None, name: str = "") -> Breached | None:
+        """Return the hard limit that is broken at this moment, None when all are kept; of an updated primary too.
+
+        With a `side` and the `name` of a metric, only whether that side breaks that limit.
+        """
+        hard = [
+            one
+            for one in plan.metrics
+            if one.kind != "template" and (one.hard_min, one.hard_max) != (None, None) and name in ("", one.name)
+        ]
         if not hard:
             return None
         sides = {"canary": _series(plan, state)} | ({"primary": "primary"} if state.handed_back else {})
+        if side == "primary":
+            sides = {"primary": "primary"}
         for metric in hard:
             begin = self._begin(metric, clock, self._stage)
             for side, series in sides.items():
@@ -249,8 +258,7 @@ def measured(metric: MetricPlan, cells: list[int], seconds: float) -> Measuremen
     """
     match metric.kind:
         case "request-success-rate":
-            counted = sum(cells[place] for place in _COUNTED)
-            return Measurement(100.0 * cells[_SUCCESS] / counted if counted else None, counted, seconds)
+            return Measurement(*success_share(cells), seconds)
         case "request-duration":
             value = stats.quantile(cells, metric.quantile)
             return Measurement(None if value is None else 1000.0 * value, sum(cells), seconds)
@@ -258,6 +266,12 @@ def measured(metric: MetricPlan, cells: list[int], seconds: float) -> Measuremen
             return Measurement(sum(cells) / seconds if seconds > 0 else None, sum(cells), seconds)
         case unknown:
             raise AssertionError(unknown)
+
+
+def success_share(outcomes: Sequence[int]) -> tuple[float | None, int]:
+    """Return which percentage of attempts succeeded, None where none counts, and how many count."""
+    counted = sum(outcomes[place] for place in _COUNTED)
+    return 100.0 * outcomes[_SUCCESS] / counted if counted else None, counted
 
 
 def counters(descriptor: int) -> str:

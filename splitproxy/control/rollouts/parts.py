@@ -12,6 +12,7 @@ from splitproxy.control.rollouts.news import News
 from splitproxy.control.rollouts.store import Store
 from splitproxy.control.signals import Signals
 from splitproxy.core.live import Traffic
+from splitproxy.core.tallies import Aims
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Parts:
     news: News
     publish: Callable[[str, dict[str, Any]], None]
     """Tells listeners of the API of an event."""
-    put: Callable[[Mapping[str, Any], Traffic, int], None]
-    """Puts the traffic of a served plain rollout in force, drawn with the salt of a run."""
+    put: Callable[[Mapping[str, Any], Traffic, int, Aims], int]
+    """Puts the traffic of a served plain rollout in force, drawn with the salt of a run; returns the epoch."""
     monotonic: Callable[[], float]
     counters: str
     """Tells the counters of the signals from those of another life of the program."""

@@ -35,6 +35,7 @@ class Rows:
             "counters": one.parts.counters,
             "due": one.asking.due,
             "results": one.results,
+            "weighing": one.weighing.saved(),
         } | ({"removed": True} if one.removed else {})
         return Row(
             *(one.plan.name, to_plain(state), self._text(plain), one.clock.now(), evidence),

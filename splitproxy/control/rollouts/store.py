@@ -6,11 +6,13 @@ with the next attempt. Saving never holds up the event loop, and several rollout
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import sqlite3
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -41,6 +43,8 @@ KEPT: Final = 10_000
 _PRUNING: Final = 100
 """Entries of a rollout between looks at how many there are."""
 _BUSY_SECONDS: Final = 2.0
+_CLAIM_SECONDS: Final = 5.0
+"""How long is waited for another process to let go of the file: one that was replaced may take a moment to end."""
 
 
 class StoreError(SplitProxyError):
@@ -49,6 +53,10 @@ class StoreError(SplitProxyError):
 
 class NewerStore(StoreError):
     """The file was written by a later version of this program, which alone knows what it means."""
+
+
+class StoreTaken(StoreError):
+    """Another process runs the rollouts of the file: two would undo each other's decisions."""
 
 
 class Row(NamedTuple):
@@ -103,6 +111,8 @@ class Store:
         self.alarm = ""
         """Why the last write failed; empty: it did not."""
         self._connection: sqlite3.Connection | None = None
+        self._claim: int | None = None
+        """The descriptor by which this process has the file for itself."""
         self._queue: SimpleQueue[_Work | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._ids = 0
@@ -115,12 +125,14 @@ class Store:
     def load(self) -> dict[str, Row]:
         """Open the file, bring it up to date, start the writer and return every rollout; for a thread.
 
-        Raises NewerStore, after which nothing may be written, and StoreError, after which writing is tried each time.
+        Raises NewerStore and StoreTaken, after which nothing may be written, and StoreError, after which writing is
+        tried each time.
         """
         try:
             connection, self._ids = self._open()
             rows = self._read_all(connection)
-        except NewerStore:
+        except (NewerStore, StoreTaken):
+            self.release()
             raise
         except StoreError as error:
             self.alarm = str(error)
@@ -138,8 +150,7 @@ class Store:
         """Open the file and return the connection and the number of the last history entry."""
         connection = None
         try:
-            # It holds the secrets of webhooks: nobody else may read it.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._take()
             # The writer's thread alone uses it, once `load` has returned.
             connection = sqlite3.connect(
                 self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -151,6 +162,31 @@ class Store:
         finally:
             if connection and sys.exc_info()[0]:
                 connection.close()
+
+    def _take(self) -> None:
+        """Have the file for this process alone; the kernel lets go of it at the process's end. Raises StoreTaken."""
+        if self._claim is not None:
+            return
+        # It holds the secrets of webhooks: nobody else may read it.
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        end = time.monotonic() + _CLAIM_SECONDS
+        try:
+            while not _locked(descriptor):
+                if time.monotonic() >= end:
+                    raise StoreTaken(
+                        f"{self.path}: another process runs the rollouts of this state file: stop that one, or name"
+                        " another file in state.path"
+                    )
+                time.sleep(0.05)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._claim = descriptor
+
+    def release(self) -> None:
+        """Let another process have the file: nothing is written from here any more."""
+        if self._claim is not None:
+            fcntl.flock(self._claim, fcntl.LOCK_UN)
 
     def _read_all(self, connection: sqlite3.Connection) -> dict[str, Row]:
         try:
@@ -182,6 +218,9 @@ class Store:
         if self._connection:
             self._connection.close()
             self._connection = None
+        if self._claim is not None:  # not before: closing a descriptor of the file ends the locks of SQLite on it
+            os.close(self._claim)
+            self._claim = None
 
     def _write(self) -> None:
         while True:
@@ -250,6 +289,14 @@ class Store:
     def _reader(self) -> sqlite3.Connection:
         # Read-write, for the shared memory of the write-ahead log; it only ever selects.
         return sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from splitproxy.control.rollouts import hooks, views
 from splitproxy.control.rollouts.clock import iso, wall
 from splitproxy.control.rollouts.store import Entry
-from splitproxy.core.rollout.events import Alert
+from splitproxy.core.rollout.events import Alert, Breached, Checked, Convicted, Event, Record
 
 if TYPE_CHECKING:
     from splitproxy.control.rollouts.controller import Controller
@@ -36,6 +36,25 @@ class Telling:
     def stands(self) -> None:
         """Tell listeners where it stands, though nothing happened that is worth remembering."""
         self._controller.parts.publish("rollout", self._controller.summary())
+
+    def saw(self, event: Event) -> None:
+        """Keep what people want to see of a check, or of what ended a run between checks, and tell listeners."""
+        one = self._controller
+        found = (
+            (event.verdict,) if isinstance(event, Breached) else event.verdicts if isinstance(event, Checked) else ()
+        )
+        if found or isinstance(event, Convicted):
+            compared = one.weighing.verdict()
+            one.verdicts = [views.verdict(each) for each in (*found, *([compared] if compared else []))]
+            self.judged()
+
+    def note(self, text: str) -> None:
+        """Add to the history what no decision of the machine says."""
+        one = self._controller
+        entry = one.keeping.entry(one.state.attempt, Record("note", text, warning=True))
+        one.keeping.add([entry])
+        self.happened(entry)
+        one.keeping.save()
 
     def judged(self) -> None:
         """Tell listeners of the last verdicts."""

@@ -12,7 +12,7 @@ from splitproxy.core.live import EVERYTHING, Traffic
 from splitproxy.core.rollout.events import Verb
 from splitproxy.core.rollout.gates import WAITING
 from splitproxy.core.rollout.machine import VERBS, iterations, legal, stage_plan
-from splitproxy.core.rollout.plan import Plan
+from splitproxy.core.rollout.plan import MetricPlan, Plan
 from splitproxy.core.rollout.state import State
 
 if TYPE_CHECKING:
@@ -31,6 +31,21 @@ def percent(share: int) -> float:
 def verdict(one: Verdict) -> dict[str, Any]:
     """Return a verdict for JSON."""
     return one._asdict()
+
+
+def metric(one: MetricPlan) -> dict[str, Any]:
+    """Return a metric and its limits for JSON; limits as in the file, times in seconds."""
+    return {
+        "name": one.name,
+        "kind": one.kind,
+        "min": one.min,
+        "max": one.max,
+        "hardMin": one.hard_min,
+        "hardMax": one.hard_max,
+        "quantile": one.quantile,
+        "interval": one.interval or None,
+        "minRequests": one.min_requests,
+    }
 
 
 def sides(plan: Plan, state: State) -> tuple[str, str]:
@@ -124,9 +139,13 @@ def everything(one: Controller, history: Iterable[Entry]) -> dict[str, Any]:
         "nextCheckInSeconds": round(max(0.0, one.asking.due - one.clock.now()), 3) if one.active else None,
         "waitingFor": waiting(plan, state, one.phase_at),
         "promotionMode": plan.mode,
+        "bakeTime": plan.bake,
+        "gates": [{"gate": hook.type, "hook": hook.name} for hook in plan.hooks if hook.type in WAITING],
+        "metrics": [metric(one) for one in plan.metrics],
         "adopt": adoption(plan, state),
         "verbs": verbs(plan, state),
         "verdicts": one.verdicts,
+        "evidence": one.weighing.view(),
         "history": [entry.to_dict() for entry in history],
         "alarms": [alarm for alarm in (one.refused, one.keeping.alarm) if alarm],
     }

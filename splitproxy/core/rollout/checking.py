@@ -3,7 +3,7 @@
 from splitproxy.core.analysis import BOTH_FAIL, ERROR, FAIL, INCONCLUSIVE, PASS, Verdict
 from splitproxy.core.rollout import gates, promoting, stepping
 from splitproxy.core.rollout.ending import deadline, roll_back, succeed
-from splitproxy.core.rollout.events import Answer, Checked, Tick
+from splitproxy.core.rollout.events import Answer, Checked, Proven, Tick
 from splitproxy.core.rollout.stages import percent
 from splitproxy.core.rollout.state import MetricCounts
 from splitproxy.core.rollout.turn import Turn
@@ -16,13 +16,23 @@ def ticked(turn: Turn, tick: Tick) -> None:
     """Begin a check, unless one is under way."""
     if not turn.active or deadline(turn) or turn.state.awaiting:
         return
-    turn.change(round=turn.state.round + 1, held="" if tick.windows_open else _OUTSIDE)
+    turn.change(round=turn.state.round + 1, held=tick.hold or ("" if tick.windows_open else _OUTSIDE))
     if turn.state.phase == "Finalising":
         succeed(turn)
     elif turn.has("rollback") and not turn.state.handed_back:
         turn.ask("rollback")
     else:
         _after_rollback_hooks(turn)
+
+
+def proven(turn: Turn, event: Proven) -> None:
+    """Take the step that is shown to be safe: with a check that begins now, or the one that is under way."""
+    state = turn.state
+    if state.phase != "Progressing" or state.step != event.step or state.proven:
+        return
+    turn.change(proven=True)
+    turn.record("evidence", event.sentence)
+    ticked(turn, event.tick)
 
 
 def answered(turn: Turn, answer: Answer) -> None:
@@ -283,8 +293,11 @@ def _pass(turn: Turn) -> None:
 def _passed_stage(turn: Turn) -> None:
     state = turn.state
     stage = turn.plan.stages[state.step]
-    left = stage.hold - (turn.now - state.stage_since)
-    if state.passes < stage.checks:
+    least = turn.plan.terms.min_dwell if turn.plan.by_evidence(stage) else 0.0
+    left = max(stage.hold, least) - (turn.now - state.stage_since)
+    if turn.plan.by_evidence(stage) and not state.proven:
+        turn.hold(f"passed at {percent(state.weight)}; the evidence for more is not complete")
+    elif state.passes < stage.checks and not state.proven:
         turn.hold(f"{state.passes} of {stage.checks} checks passed at {percent(state.weight)}")
     elif left > 0:
         turn.hold(f"holds {percent(state.weight)} for another {left:.0f} s")

@@ -18,6 +18,8 @@ class Tick(NamedTuple):
     """Time for a check; `windows_open` says whether the present moment lies in an allowed window."""
 
     windows_open: bool = True
+    hold: str = ""
+    """Why no step forward may be taken now, whatever the checks say; empty: nothing stands in the way."""
 
 
 class Answer(NamedTuple):
@@ -47,6 +49,26 @@ class Breached(NamedTuple):
     verdict: Verdict
     side: str = "canary"
     """Who broke it: canary, or primary while traffic returns to the updated one."""
+    blame: str = "side"
+    """Whose fault it is: `side`; `both`, if the old primary breaks it as well; `open`, while the comparison with the
+    primary has not decided."""
+
+
+class Convicted(NamedTuple):
+    """The comparison with the primary blames the canary."""
+
+    sentence: str
+    data: tuple[tuple[str, Any], ...] = ()
+    """The numbers behind it."""
+
+
+class Proven(NamedTuple):
+    """The comparison has shown that a stage's canary may be given more."""
+
+    step: int
+    sentence: str
+    tick: Tick = Tick()
+    """The check with which the step is taken."""
 
 
 class Reachable(NamedTuple):
@@ -72,7 +94,7 @@ class Adopted(NamedTuple):
     """The file now names the promoted upstream as the primary."""
 
 
-Event = Begin | Tick | Answer | Checked | Breached | Reachable | Verb | Adopted
+Event = Begin | Tick | Answer | Checked | Breached | Convicted | Proven | Reachable | Verb | Adopted
 
 
 # --- commands --------------------------------------------------------------------------------------------------------

@@ -15,13 +15,15 @@ from splitproxy.core.rollout.events import (
     Breached,
     Checked,
     Command,
+    Convicted,
     Event,
+    Proven,
     Reachable,
     Tick,
     Verb,
 )
 from splitproxy.core.rollout.plan import Plan
-from splitproxy.core.rollout.stages import compile_plan, stage_plan
+from splitproxy.core.rollout.stages import compile_plan, percent, stage_plan
 from splitproxy.core.rollout.state import State, from_plain, to_plain
 from splitproxy.core.rollout.traffic import canary_share, iterations, traffic
 from splitproxy.core.rollout.turn import TRANSITIONS, Turn
@@ -66,7 +68,7 @@ def advance(plan: Plan, state: State, event: Event, now: float, upcoming: Plan |
     return Outcome(turn.state, tuple(turn.commands), turn.plan)
 
 
-def _take(turn: Turn, event: Event) -> None:
+def _take(turn: Turn, event: Event) -> None:  # noqa: C901 - a table of events
     match event:
         case Answer():
             checking.answered(turn, event)
@@ -78,6 +80,10 @@ def _take(turn: Turn, event: Event) -> None:
             _reached(turn, event)
         case Breached():
             _breached(turn, event)
+        case Convicted():
+            _convicted(turn, event)
+        case Proven():
+            checking.proven(turn, event)
         case Verb():
             verbs.act(turn, event)
         case Begin():
@@ -91,6 +97,9 @@ def _breached(turn: Turn, event: Breached) -> None:
     why = f"hard limit broken: {event.verdict.reason}"
     if not turn.active:
         return
+    if event.blame != "side":
+        _not_blamed(turn, event, why)
+        return
     if event.side == "primary":
         # Before traffic returns to it, it is not what is judged: it may be starting.
         if turn.state.returning and turn.state.phase != "Finalising":
@@ -99,6 +108,23 @@ def _breached(turn: Turn, event: Breached) -> None:
         leave_canary(turn, why)
     elif turn.traffic:
         roll_back(turn, why)
+
+
+def _not_blamed(turn: Turn, event: Breached, why: str) -> None:
+    """Hold at the present share: the canary breaks a limit, and nothing shows that it is the canary's fault."""
+    both = f"both sides fail: {turn.plan.primary} breaks it as well"
+    text = f"{why}; {both if event.blame == 'both' else 'the comparison does not blame the canary so far'}"
+    held = f"{text}; it holds at {percent(turn.state.weight)}"
+    turn.change(held=held)
+    turn.record("note", held, warning=True)
+    turn.alert("warn", held, f"limit:{event.verdict.metric}")
+
+
+def _convicted(turn: Turn, event: Convicted) -> None:
+    """Leave the canary that is worse than the primary at once, also while a round is under way."""
+    if turn.active and turn.traffic and not turn.state.handed_back and not turn.plan.dry_run:
+        turn.record("evidence", event.sentence, warning=True, **dict(event.data))
+        roll_back(turn, event.sentence)
 
 
 def _reached(turn: Turn, event: Reachable) -> None:

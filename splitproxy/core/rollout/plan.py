@@ -5,6 +5,9 @@ Shares are counted in hundredths of a percent (`live.EVERYTHING` is all requests
 
 from typing import NamedTuple
 
+from splitproxy.core.evidence import Terms
+from splitproxy.core.live import EVERYTHING
+
 
 class Stage(NamedTuple):
     """One step of the plan: who is sent to the canary while it lasts, and what must be seen before the next."""
@@ -101,7 +104,9 @@ class Plan(NamedTuple):
     threshold: int = 1
     """Failed checks that end it: Flagger's, cumulative."""
     compare: bool = True
-    """Whether a check that the primary fails too in the same window is inconclusive."""
+    """Whether a check that the primary fails too in the same window is inconclusive, and evidence is gathered."""
+    terms: Terms = Terms()
+    """What the comparison keeps to."""
     promotion_step: int = 0
     """`stepWeightPromotion`; 0: all at once."""
     mode: str = "swap"
@@ -113,6 +118,10 @@ class Plan(NamedTuple):
     windows: tuple[Window, ...] = ()
     cohorts: int = 0
     """How many cohorts there are."""
+
+    def by_evidence(self, stage: Stage) -> bool:
+        """Return whether it is the comparison that ends a stage: its two sides have traffic, and the plan says so."""
+        return self.compare and self.terms.pace == "evidence" and 0 < stage.weight < EVERYTHING and not self.dry_run
 
     def target(self) -> str:
         """Return what stands for the canary's version: the revision, or the digest of its endpoints."""

@@ -2,11 +2,15 @@
 
 from typing import Any, Final
 
+from splitproxy.core.evidence import Terms
 from splitproxy.core.live import EVERYTHING
 from splitproxy.core.rollout.plan import HookPlan, MetricPlan, Plan, Stage, Window
 
 Plain = dict[str, Any]
 _PERCENT: Final = EVERYTHING // 100
+_SHORTEST: Final = 600.0
+_LONGEST: Final = 86_400.0
+"""Seconds that a rollout is planned to take, for the comparison: a longer one is still judged, with less zeal."""
 _INCREASE: Final = "confirm-traffic-increase"
 
 
@@ -14,6 +18,7 @@ def compile_plan(plain: Plain) -> Plan:
     """Return the plan of one entry of the plain configuration's `rollouts`."""
     analysis, promotion = plain["analysis"], plain["promotion"]
     strategy = _strategy(analysis)
+    stages = _stages(analysis, strategy)
     return Plan(
         name=plain["name"],
         route=plain["route"],
@@ -21,13 +26,14 @@ def compile_plan(plain: Plain) -> Plan:
         canary=plain["canary"],
         revision=plain["revision"],
         identity=plain["identity"],
-        stages=_stages(analysis, strategy),
+        stages=stages,
         metrics=tuple(_metric(metric) for metric in analysis["metrics"]),
         hooks=_hooks(analysis, promotion),
         strategy=strategy,
         interval=analysis["interval"],
         threshold=max(1, analysis["threshold"]),
-        compare=analysis["compare"],
+        compare=analysis["compare"] if isinstance(analysis["compare"], bool) else analysis["compare"]["enabled"],
+        terms=_terms(analysis, stages),
         promotion_step=units(analysis["stepWeightPromotion"] or 0),
         mode=promotion["mode"],
         bake=promotion["bakeTime"],
@@ -93,6 +99,31 @@ def first_above(plan: Plan, weight: int, cohorts: int) -> int:
         if (stage.weight, stage.cohorts) > (weight, cohorts):
             return index
     return len(plan.stages)
+
+
+def _terms(analysis: Plain, stages: tuple[Stage, ...]) -> Terms:
+    """Return what the comparison keeps to; plans saved before it had terms of its own say whether there is one."""
+    compare = analysis["compare"]
+    sticky = analysis.get("sessionAffinity") is not None
+    planned = sum(
+        max((stage.interval or analysis["interval"]) * stage.checks, stage.hold) + (stage.pause or 0.0)
+        for stage in stages
+    )
+    horizon = round(min(max(planned, _SHORTEST), _LONGEST))
+    if isinstance(compare, bool):
+        return Terms(horizon=horizon, sticky=sticky)
+    return Terms(
+        alpha=compare["alpha"],
+        beta=compare["beta"],
+        errors=compare["tolerate"]["errors"],
+        latency=compare["tolerate"]["latency"],
+        min_bad_events=compare["minBadEvents"],
+        warmup=compare["warmup"],
+        pace=compare["pace"],
+        min_dwell=compare["minDwell"],
+        horizon=horizon,
+        sticky=sticky,
+    )
 
 
 def _strategy(analysis: Plain) -> str:

@@ -48,6 +48,8 @@ class State(NamedTuple):
     mirror: int = 0
     passes: int = 0
     """Passed checks in this stage."""
+    proven: bool = False
+    """Whether the comparison has shown that this stage's canary may be given more."""
     failed: int = 0
     """Failed checks of the run, never reset by a success."""
     metrics: tuple[tuple[str, MetricCounts], ...] = ()

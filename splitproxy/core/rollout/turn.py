@@ -106,7 +106,7 @@ class Turn:
     def enter(self, index: int) -> None:
         """Enter the stage `index`."""
         stage = self.plan.stages[index]
-        self.change(step=index, passes=0, stage_since=self.now)
+        self.change(step=index, passes=0, proven=False, stage_since=self.now)
         words = f"step {index + 1} of {len(self.plan.stages)}"
         self.share(stage.weight, stage.cohorts, stage.mirror, words)
         self.move("Progressing", f"{words}: {describe(stage)}")

@@ -1,0 +1,336 @@
+"""The comparison of one rollout: what the workers' tallies have gained goes to its evidence, and what follows is said.
+
+A weight *epoch* is the time between two writes of the rollout's cell; workers count what was drawn in each apart. Here
+it is known with which weight each was written. What a tally gains is read ten times a second, and at once when a worker
+tells of a failure; latency four times a second.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Mapping
+from itertools import starmap
+from math import exp
+from operator import sub
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from splitproxy.control.rollouts import weights
+from splitproxy.core import tallies
+from splitproxy.core.analysis import FAIL, INCONCLUSIVE, PASS, Verdict
+from splitproxy.core.evidence import Batch, Evidence
+from splitproxy.core.live import EVERYTHING, Traffic
+from splitproxy.core.rollout.events import Alert, Convicted
+from splitproxy.core.rollout.state import State
+from splitproxy.core.standing import Standing
+from splitproxy.core.tallies import CANARY, PRIMARY, Aims
+
+if TYPE_CHECKING:
+    from splitproxy.control.rollouts.controller import Controller
+
+log = logging.getLogger(__name__)
+
+_LATENCY_SECONDS: Final = 0.25
+"""Between looks at latency."""
+_THRESHOLD_SECONDS: Final = 10.0
+"""Between looks at where the thresholds should be."""
+_EXAMPLES: Final = 5
+"""Failures of each side that are kept to be shown."""
+_CURVE: Final = 600
+"""Points of the evidence's curve; beyond that every other one is left out."""
+_MOST_CLIENTS: Final = 200_000
+"""Clients that are counted once; what more of them do is left out."""
+_KEPT_CLIENTS: Final = 5_000
+"""Clients that a restart remembers; with more, clients' latency is left out from then on."""
+
+_LARGEST: Final = 700.0
+"""The largest logarithm whose number is written out."""
+
+Place = tuple[str, int]
+"""A rollout's key in shared memory and an epoch."""
+
+
+class _Seen(NamedTuple):
+    """What was taken of one worker's tally."""
+
+    head: list[int]
+    slow: tuple[list[tuple[int, int]], ...]
+    """Of both sides, for each threshold: beyond it, below it."""
+
+
+class Weighing:
+    """Gathers the evidence of one rollout's runs."""
+
+    def __init__(self, controller: Controller, saved: Mapping[str, Any] | None) -> None:
+        self._controller = controller
+        self.thresholds: tuple[int, ...] = ()
+        """In force, or to be put in force with the next epoch."""
+        self.standing: Standing | None = None
+        """As of the last second; None: nothing was compared yet."""
+        self._epochs: dict[Place, tuple[float, tuple[int, ...]]] = {}
+        """Weight, 0 to 1, and thresholds."""
+        self._seen: dict[tuple[int, Place], _Seen] = {}
+        self._clients: dict[int, int] = {}
+        """Client -> what was counted of it, as bits; the lowest: a failure."""
+        self._forgetful = False
+        """Whether a restart has forgotten which clients were slow."""
+        self.examples: dict[str, deque[dict[str, Any]]] = {}
+        self.curve: list[tuple[float, float]] = []
+        """Seconds of the rollout's clock, and the decimal logarithm of the e-value."""
+        self._evidence = Evidence(controller.plan.terms)
+        self._begun = -1.0
+        """When the canary got its first drawn request, by the rollout's clock; below 0: it got none."""
+        self._second = self._latency_at = self._thresholds_at = -1.0
+        self._said: set[str] = set()
+        self._drawn: set[int] = set()
+        """Sides that have had requests which were drawn."""
+        self._reset()
+        if saved:
+            self._restore(saved)
+
+    # --- its life ----------------------------------------------------------------------------------------------------
+    def _reset(self) -> None:
+        """Begin a run: nothing that was counted before it counts."""
+        state = self._controller.state
+        self._evidence = Evidence(self._controller.plan.terms)
+        self._enter(state)
+        self._epochs, self._seen, self._clients = {}, {}, {}
+        self._forgetful, self._said, self._drawn = False, set(), set()
+        self.examples = {"canary": deque(maxlen=_EXAMPLES), "primary": deque(maxlen=_EXAMPLES)}
+        self.curve, self.standing = [], None
+        self._begun = self._second = self._latency_at = -1.0
+
+    def decided(self, before: State, after: State) -> None:
+        """Follow the rollout: a run begins with nothing, a stage with a gate of its own."""
+        if after.attempt != before.attempt:
+            self._reset()
+        elif after.stage_since != before.stage_since:
+            self._enter(after)
+
+    def _enter(self, state: State) -> None:
+        least = next(
+            (one.hard_min for one in self._controller.plan.metrics if one.kind == "request-success-rate"), None
+        )
+        limit = None if least is None else 1.0 - least / 100.0
+        self._evidence.begin_stage(state.weight / EVERYTHING, limit)
+
+    def in_force(self, place: Place, traffic: Traffic) -> None:
+        """Take notice of the epoch that a write began, or that goes on."""
+        if place in self._epochs or not 0 < traffic.weight < EVERYTHING or traffic.swapped:
+            return
+        self._epochs[place] = (traffic.weight / EVERYTHING, self.thresholds)
+        for old in list(self._epochs)[: -tallies.PLACES]:
+            del self._epochs[old]
+        self._seen = {(slot, one): seen for (slot, one), seen in self._seen.items() if one in self._epochs}
+
+    @property
+    def on(self) -> bool:
+        """Whether sides are compared at present: a canary, and a primary that is still the old version."""
+        one = self._controller
+        return one.plan.compare and one.active and bool(self._epochs) and not one.state.handed_back
+
+    @property
+    def drawn(self) -> bool:
+        """Whether both sides have had requests that were drawn: then the comparison can tell who is to blame."""
+        return self.on and self._drawn == {CANARY, PRIMARY}
+
+    @property
+    def aims(self) -> Aims:
+        """What workers are to measure latency against."""
+        return Aims(self.thresholds, round(self._controller.plan.terms.latency * tallies.PER_MILLE))
+
+    # --- what was counted --------------------------------------------------------------------------------------------
+    def look(self) -> None:
+        """Weigh what was counted since the last look."""
+        now = self._controller.clock.now()
+        if not self.on:
+            return
+        latency = now - self._latency_at >= _LATENCY_SECONDS
+        if latency:
+            self._latency_at = now
+        whole = int(now) != int(self._second)
+        if whole:
+            self._second = now
+            self._evidence.tick()
+        for place, (weight, thresholds) in list(self._epochs.items()):
+            self._take(place, weight, thresholds, latency=latency)
+        if whole:
+            self._stand(now)
+        elif self._evidence.convicted:
+            self.standing = self._evidence.standing()
+        self._conclude()
+
+    def heard(self, results: Iterable[list[Any]]) -> None:
+        """Weigh what workers tell: failures, and clients' first slow requests."""
+        if not self.on:
+            return
+        for key, epoch, what, side, client, request, status, outcome, bits in results:
+            if what == "bad":
+                name = ("canary", "primary")[side]
+                example = {"requestId": request, "status": status or None, "outcome": outcome}
+                self.examples[name].append({**example, "at": round(self._controller.clock.now(), 3)})
+            if client and (key, epoch) in self._epochs:
+                self._client(self._epochs[key, epoch][0], side, client, 1 if what == "bad" else bits << 1)
+        self.look()
+
+    def _client(self, weight: float, side: int, client: int, bits: int) -> None:
+        """Count what a client did for the first time."""
+        known = self._clients.get(client, 0)
+        fresh = bits & ~known
+        if not fresh or (not known and len(self._clients) >= _MOST_CLIENTS):
+            return
+        self._clients[client] = known | fresh
+        canary = int(side == CANARY)
+        if fresh & 1:
+            self._evidence.add(
+                Batch(weight, bad_canary=canary, bad_primary=1 - canary, failed_canary=0, failed_primary=0)
+            )
+        if fresh > 1 and not self._forgetful and not self._warming:
+            count = len(tallies.QUANTILES)
+            first = tuple((canary, 1) if fresh >> place + 1 & 1 else (0, 0) for place in range(count))
+            self._evidence.add(Batch(weight, first_slow=first))
+
+    @property
+    def _warming(self) -> bool:
+        now = self._controller.clock.now()
+        return self._begun < 0 or now - self._begun < self._controller.plan.terms.warmup
+
+    def _take(self, place: Place, weight: float, thresholds: tuple[int, ...], *, latency: bool) -> None:
+        """Weigh what one epoch's tallies have gained."""
+        signals = self._controller.parts.signals
+        histograms = latency and bool(thresholds)
+        found = signals.tally(tallies.key(*place), tallies.END if histograms else tallies.HEAD)
+        for slot, cells in found:
+            if cells[tallies.EPOCH] != place[1] + 1:
+                continue
+            seen = self._seen.get((slot, place)) or _Seen([0] * tallies.HEAD, ())
+            head = cells[: tallies.HEAD]
+            if head != seen.head:
+                self._weigh_head(weight, list(map(sub, head, seen.head)))
+            slow = seen.slow
+            if histograms:
+                slow = tuple(tallies.slow(cells, side, thresholds) for side in (CANARY, PRIMARY))
+                self._weigh_slow(weight, seen.slow, slow)
+            self._seen[slot, place] = _Seen(head, slow)
+
+    def _weigh_head(self, weight: float, gained: list[int]) -> None:
+        drawn = gained[tallies.DRAWN : tallies.DRAWN + 2]
+        if any(drawn):
+            if self._begun < 0:
+                self._begun = self._controller.clock.now()
+            self._drawn |= {side for side in (CANARY, PRIMARY) if drawn[side]}
+            self._evidence.routed(weight, *drawn)
+        finished = gained[tallies.FINISHED : tallies.FINISHED + 2]
+        failed = gained[tallies.FAILED : tallies.FAILED + 2]
+        bad = gained[tallies.BAD : tallies.BAD + 2]
+        if any(finished) or any(bad):
+            canary, primary = starmap(max, zip(finished, failed, strict=True))  # a worker writes one after the other
+            counted = Batch(weight, canary, primary, bad[CANARY], bad[PRIMARY])
+            self._evidence.add(counted._replace(failed_canary=failed[0], failed_primary=failed[1]))
+
+    def _weigh_slow(
+        self, weight: float, before: tuple[list[tuple[int, int]], ...], now: tuple[list[tuple[int, int]], ...]
+    ) -> None:
+        nothing = [(0, 0)] * len(tallies.QUANTILES)
+        canary, primary = (
+            [(max(0, a - c), max(0, b - d)) for (a, b), (c, d) in zip(new, old, strict=True)]
+            for new, old in zip(now, before or (nothing, nothing), strict=True)
+        )
+        slow = tuple((*one, *other) for one, other in zip(canary, primary, strict=True))
+        if any(map(any, slow)) and not self._warming:
+            self._evidence.add(Batch(weight, slow=slow))
+
+    # --- what follows ------------------------------------------------------------------------------------------------
+    def _stand(self, now: float) -> None:
+        """Take stock, once a second."""
+        one = self._controller
+        self.standing = standing = self._evidence.standing()
+        self.curve.append((round(now, 1), round(weights.decimal(standing.log_e), 3)))
+        if len(self.curve) > _CURVE:
+            del self.curve[1 : _CURVE // 2 : 2]
+        if standing.shares_alarm and "shares" not in self._said:
+            self._said.add("shares")
+            text = (
+                f"{one.plan.name}: the observed shares contradict the weights, so nothing here can be compared: "
+                f"{standing.counts.canary} of {standing.counts.canary + standing.counts.primary} requests went to "
+                f"{one.plan.canary}; no step is taken on evidence"
+            )
+            log.error("rollout %s", text)
+            one.telling.news(Alert("error", text, "shares"))
+        stage = one.plan.stages[one.state.step] if 0 <= one.state.step < len(one.plan.stages) else None
+        proven = stage and one.plan.by_evidence(stage) and standing.gate.passed and not standing.shares_alarm
+        if proven and not one.state.proven:
+            one.asking.proven(one.state.step, standing.sentence)
+        if now - self._thresholds_at >= _THRESHOLD_SECONDS:
+            self.aim()
+
+    def _conclude(self) -> None:
+        standing = self.standing
+        if self._evidence.convicted and standing is not None and "convicted" not in self._said:
+            self._said.add("convicted")
+            self._controller.put(Convicted(standing.sentence, tuple(self.numbers(standing).items())))
+
+    def aim(self) -> None:
+        """Set the thresholds by what the primary has done lately; what is in force stays until it is clearly off."""
+        one = self._controller
+        self._thresholds_at = one.clock.now()
+        found = weights.thresholds(one.parts.signals, one.facts.keys.primary)
+        if found and weights.apart(found, self.thresholds):
+            self.thresholds = found
+            if self._epochs and self.on:
+                one.put_in_force()
+
+    # --- for those who ask -------------------------------------------------------------------------------------------
+    def verdict(self) -> Verdict | None:
+        """Return what the comparison says, in the form of a metric's verdict; None: nothing was compared."""
+        standing = self.standing
+        if standing is None:
+            return None
+        counts, alpha = standing.counts, self._controller.plan.terms.alpha
+        outcome = FAIL if standing.convicted else PASS if standing.gate.passed else INCONCLUSIVE
+        value, most = exp(min(standing.log_e, _LARGEST)), 1.0 / alpha
+        seconds = round(self._controller.clock.now() - max(self._begun, 0.0), 3)
+        return Verdict("comparison", outcome, value, None, most, counts.canary, seconds, None, "", standing.sentence)
+
+    def numbers(self, standing: Standing) -> dict[str, Any]:
+        """Return the numbers behind a standing, for JSON."""
+        return weights.numbers(standing, self._controller.plan.terms, self.examples)
+
+    def view(self) -> dict[str, Any] | None:
+        """Return all there is to see of the comparison; None: nothing was compared in this run."""
+        if self.standing is None:
+            return None
+        return {**self.numbers(self.standing), "history": self.curve}
+
+    # --- across a restart --------------------------------------------------------------------------------------------
+    def saved(self) -> dict[str, Any] | None:
+        """Return what a restart goes on with: evidence, and what of the tallies is in it already."""
+        if not self._epochs:
+            return None
+        known = self._clients if len(self._clients) <= _KEPT_CLIENTS else None
+        return {
+            "evidence": self._evidence.plain(),
+            "epochs": [[*place, *self._epochs[place]] for place in self._epochs],
+            "seen": [[slot, *place, seen.head, seen.slow] for (slot, place), seen in self._seen.items()],
+            "clients": None if known is None else [[client, bits] for client, bits in known.items()],
+            "forgetful": self._forgetful,
+            "examples": {side: list(some) for side, some in self.examples.items()},
+            "curve": self.curve,
+            "thresholds": self.thresholds,
+            "begun": self._begun,
+            "said": sorted(self._said),
+        }
+
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        self._evidence.restore(saved["evidence"])
+        self._epochs = {(key, epoch): (weight, tuple(some)) for key, epoch, weight, some in saved["epochs"]}
+        for slot, key, epoch, head, slow in saved["seen"]:
+            self._seen[slot, (key, epoch)] = _Seen(head, tuple([(a, b) for a, b in side] for side in slow))
+        self._forgetful = saved["forgetful"] or saved["clients"] is None
+        self._clients = dict(saved["clients"] or ())
+        for side, some in saved["examples"].items():
+            self.examples[side].extend(some)
+        self.curve = [(at, value) for at, value in saved["curve"]]
+        self.thresholds = tuple(saved["thresholds"])
+        self._begun, self._said = saved["begun"], set(saved["said"])
+        self.standing = self._evidence.standing()

@@ -1,0 +1,244 @@
+"""Results of requests whose side was drawn by chance, counted for the comparison and told to control.
+
+All of it hangs on the backend that a live split returns for such a request: its series is a `Tallied`, which counts
+what every series counts and, for the epoch of the coin, its side. So the shortest way of a request is the same with
+and without. What is bad, or a client's first slow request, is told to control at once.
+"""
+
+from bisect import bisect_left
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+from splitproxy.core import stats, tallies
+from splitproxy.core.tallies import Coin, passed
+from splitproxy.proxy.ending import Ending
+from splitproxy.proxy.series import Series
+
+if TYPE_CHECKING:
+    from splitproxy.core.routing import Rule
+    from splitproxy.core.splitting import Backend
+    from splitproxy.proxy.exchange import Exchange
+    from splitproxy.proxy.service import Service
+
+News = list[Any]
+"""[rollout's key, epoch, "bad" | "slow", side, client or 0, request id, status or 0, outcome, thresholds as bits]."""
+_LEAST: Final = stats.OUTCOMES.index("5xx")
+_SUCCESS: Final = stats.OUTCOMES.index("success")
+_GONE: Final = stats.OUTCOMES.index("client_gone")
+_BATCH: Final = 256
+"""News that are told together at most; further ones of the same moment are lost, counts never are."""
+_TELL_AFTER: Final = 0.01
+"""Seconds that news wait for others after the first."""
+_MOST_CLIENTS: Final = 100_000
+"""Clients of a rollout of whom a worker knows what it has told; of further ones nothing is told."""
+
+
+class Book:
+    """The tally of one rollout's epoch in one worker."""
+
+    __slots__ = ("_base", "_cells", "_stamp", "beyond", "coin", "known", "thresholds")
+
+    def __init__(self, cells: stats.Cells, base: int, coin: Coin, known: dict[int, int]) -> None:
+        """`known` has of each client what was told of it, as bits, since the rollout's clients were drawn."""
+        self._cells, self._base, self._stamp = cells, base, coin.epoch + 1
+        self.coin, self.thresholds, self.known = coin, coin.thresholds, known
+        self.beyond: dict[Ending, int] = {}
+        """Requests in flight that are beyond thresholds, and how many."""
+        if cells[base + tallies.EPOCH] != self._stamp:
+            cells[base + tallies.EPOCH] = 0
+            for cell in range(base + 1, base + tallies.END):
+                cells[cell] = 0
+            cells[base + tallies.EPOCH] = self._stamp
+
+    @property
+    def open(self) -> bool:
+        """Whether the block still is this epoch's."""
+        return bool(self._cells[self._base + tallies.EPOCH] == self._stamp)
+
+    def add(self, cell: int, count: int = 1) -> None:
+        """Add to one cell; what comes too late is counted as dropped."""
+        if not self.open:
+            cell = tallies.DROPPED
+        self._cells[self._base + cell] += count
+
+    def finish(self, side: int, seconds: float) -> None:
+        """Count a duration that is to be compared."""
+        self.add(tallies.HISTOGRAM + side * stats.BUCKETS + bisect_left(stats.BOUNDS, seconds))
+
+    def move(self, side: int, first: int, last: int, count: int) -> None:
+        """Count a request in flight beyond the thresholds from `first` to before `last`, or no more."""
+        if self.open:
+            start = self._base + tallies.BEYOND + side * len(tallies.QUANTILES)
+            for cell in range(start + first, start + last):
+                self._cells[cell] += count
+
+
+class Tallied(Series):
+    """The series of a backend that requests come to by a coin."""
+
+    __slots__ = ("_desk", "book", "drawn", "scale", "side", "sticky")
+
+    def __init__(
+        self, cells: stats.Cells, octets: memoryview, block: int, book: Book, coin: Coin, desk: "Tallies"
+    ) -> None:
+        super().__init__(cells, octets, block)
+        self.book, self._desk = book, desk
+        self.side, self.scale, self.sticky = coin.side, coin.scale, coin.client
+        self.drawn = 0
+        """Draws that are not written yet."""
+
+    def write(self) -> None:
+        """Write the batch, to the tally too. Nothing in a batch has failed, and no client's request is in one."""
+        book, side, scale = self.book, self.side, self.scale
+        if self.drawn:
+            book.add(tallies.DRAWN + side, self.drawn)
+            self.drawn = 0
+        if self.done:
+            book.add(tallies.FINISHED + side, len(self.done))
+            for one in self.done:
+                book.finish(side, one[1] * scale)
+        super().write()
+
+    def attempt(self, outcome: int, seconds: float | None, exchange: Ending | None = None) -> None:
+        """Count the outcome of a first attempt at once, and tell of it where that matters."""
+        super().attempt(outcome, seconds)
+        if exchange is None:
+            return
+        bad = _LEAST <= outcome < _GONE
+        book, side = self.book, self.side
+        if outcome < _GONE:
+            book.add(tallies.FINISHED + side)
+            book.add(tallies.FAILED + side, int(bad))
+        if self.sticky:
+            self._follow(outcome, exchange, bad=bad)
+            return
+        beyond = book.beyond.pop(exchange, 0)
+        if seconds is not None:
+            book.move(side, 0, beyond, -1)
+            book.finish(side, seconds * self.scale)
+        elif outcome == _GONE and exchange.timed:
+            book.move(side, beyond, passed(book.thresholds, _age(exchange) * self.scale), 1)
+        if bad:
+            book.add(tallies.BAD + side)
+            self._desk.tell(book.coin, "bad", self, exchange, outcome, 0)
+
+    def _follow(self, outcome: int, exchange: Ending, *, bad: bool) -> None:
+        """Tell of a client's first bad request, and of its first beyond each threshold."""
+        book, known = self.book, self.book.known
+        client: int = exchange.client
+        slow = 0
+        if outcome <= _GONE and exchange.timed:
+            slow = (1 << passed(book.thresholds, _age(exchange) * self.scale)) - 1
+        told = known.get(client, 0)
+        fresh = (slow << 1 | bad) & ~told
+        if not fresh or (not told and len(known) >= _MOST_CLIENTS):
+            return
+        known[client] = told | fresh
+        if fresh & 1:
+            self._desk.tell(book.coin, "bad", self, exchange, outcome, client)
+        if fresh > 1:
+            self._desk.tell(book.coin, "slow", self, exchange, outcome, client, fresh >> 1)
+
+    def grow_old(self, exchange: Ending, now: float) -> None:
+        """Notice that a request in flight is beyond further thresholds."""
+        if not exchange.timed or exchange.connection is None or exchange.attempts != 1:
+            return
+        if self.sticky:
+            self._follow(_SUCCESS, exchange, bad=False)
+            return
+        age = (now - (exchange.attempt_started or exchange.started)) * self.scale
+        count, before = passed(self.book.thresholds, age), self.book.beyond.get(exchange, 0)
+        if count > before:
+            self.book.move(self.side, before, count, 1)
+            self.book.beyond[exchange] = count
+            # From here on it is finished with `attempt`, which takes it out again.
+            exchange.attempt_started = exchange.attempt_started or exchange.started
+
+
+def _age(exchange: Ending) -> float:
+    return perf_counter() - (exchange.attempt_started or exchange.started)
+
+
+class Tallies:
+    """The books of a worker, one for each rollout's epoch under way, and what control is to be told."""
+
+    def __init__(self, service: "Service") -> None:
+        self._service = service
+        self._books: dict[str, Book] = {}
+        self._open_series: list[Tallied] = []
+        self._news: list[News] = []
+        self._telling = False
+
+    def fair(self, exchange: "Exchange", rule: "Rule", backend: "Backend") -> "Backend":
+        """Return `backend`, that a coin has chosen, ready to be used; without its coin where it was no fair one.
+
+        It is fair if both sides could have been used: else the draw is about who is there, not about who is better.
+        """
+        live, coin, service = rule.live, backend.coin, self._service
+        assert live is not None
+        assert coin is not None
+        for side in live.pair(swapped=False):
+            if side.pool is None:
+                side.pool = service.upstream(side.upstream)
+            if not side.pool.usable:
+                return backend.plain
+        series = backend.series
+        if series is None:
+            series = self._open(backend, coin)
+            if series is None:
+                return backend.plain
+        if coin.client:
+            exchange.client = live.client
+            exchange.attempt_started = exchange.started  # the way that ends with `Series.attempt`
+            if not exchange.issued:
+                return backend
+        series.drawn += 1
+        return backend
+
+    def _open(self, backend: "Backend", coin: Coin) -> Tallied | None:
+        """Make the series of a backend with a coin; None: the region is full."""
+        service = self._service
+        place = service.region.block(tallies.key(coin.rollout, coin.epoch))
+        if place == service.region.block(stats.OVERFLOW_KEY):
+            return None
+        book = self._books.get(coin.rollout)
+        if book is None or book.coin.epoch != coin.epoch:
+            fresh = book is None or book.coin.salt != coin.salt
+            known = {} if fresh or book is None else book.known
+            book = self._books[coin.rollout] = Book(service.cells, place, coin, known)
+            self._open_series = [
+                one for one in self._open_series if one.active or one.book.coin.rollout != coin.rollout
+            ]
+        backend.pool = service.upstream(backend.upstream)
+        series = backend.series = service.tallied(backend.key, book, coin)
+        self._open_series.append(series)
+        return series
+
+    def look(self) -> None:
+        """Notice what is in flight beyond thresholds; ten times a second, while anything is compared."""
+        if not any(series.active for series in self._open_series):
+            return
+        now = perf_counter()
+        for downstream in self._service.connections:
+            exchange = downstream.exchange
+            if isinstance(exchange, Ending) and isinstance(exchange.series, Tallied):
+                exchange.series.grow_old(exchange, now)
+
+    # --- control -----------------------------------------------------------------------------------------------------
+    def tell(
+        self, coin: Coin, what: str, series: Tallied, exchange: Ending, outcome: int, client: int, bits: int = 0
+    ) -> None:
+        """Tell control of a result: at once if it is the first for a while, else with the next ones."""
+        if len(self._news) < _BATCH:
+            said = (series.side, client, exchange.request_id.decode("latin-1"), exchange.status)
+            self._news.append([coin.rollout, coin.epoch, what, *said, stats.OUTCOMES[outcome], bits])
+        if not self._telling:
+            self._telling = True
+            self._service.loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        news, self._news = self._news, []
+        self._telling = bool(news)
+        if news:
+            self._service.report({"type": "results", "results": news})
+            self._service.loop.call_later(_TELL_AFTER, self._send)
