@@ -13,8 +13,12 @@ LABEL org.opencontainers.image.title="splitproxy" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/splitproxy /opt/splitproxy
-ENV PATH=/opt/splitproxy/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-# A number, so that Kubernetes' runAsNonRoot can tell. Nothing is written: the root file system may be read-only.
+# The state of rollouts goes to a volume, else a new container would begin without a memory. Nothing else is written: the
+# root file system may be read-only.
+RUN install -d -o 10001 -g 10001 /var/lib/splitproxy
+VOLUME /var/lib/splitproxy
+ENV PATH=/opt/splitproxy/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 STATE_DIRECTORY=/var/lib/splitproxy
+# A number, so that Kubernetes' runAsNonRoot can tell.
 USER 10001:10001
 WORKDIR /etc/splitproxy
 STOPSIGNAL SIGTERM

@@ -302,7 +302,7 @@ class Supervisor:
             return
         message, fds = received
         if child is self._control:
-            self._vigil.heard()
+            self._vigil.heard(child)
             self._obey(message, fds)
 
     def _obey(self, message: Message, fds: list[int]) -> None:

@@ -24,17 +24,20 @@ class Vigil:
         self._stats = stats
         self._seen: dict[int, tuple[bytes, int]] = {}
         """Process -> its last sign, and at how many further looks it was the same."""
-        self._heard = 0
+        self._words: dict[int, int] = {}
+        """Control's process -> how often it has spoken; a start may take as long as it takes."""
 
-    def heard(self) -> None:
+    def heard(self, control: Child) -> None:
         """Take note that control has said something."""
-        self._heard += 1
+        self._words = {control.pid: self._words.get(control.pid, 0) + 1}
 
     def look(self, children: Iterable[Child]) -> Iterator[Child]:
         """Yield those of control and the workers that stand still."""
         before, self._seen = self._seen, {}
         for child in children:
             sign = self._sign(child)
+            if not sign:
+                continue
             seen, looks = before.get(child.pid, (b"", 0))
             looks = looks + 1 if sign == seen else 0
             self._seen[child.pid] = (sign, looks)
@@ -43,5 +46,6 @@ class Vigil:
 
     def _sign(self, child: Child) -> bytes:
         if child.slot is None:
-            return b"%d" % self._heard
+            words = self._words.get(child.pid)
+            return b"%d" % words if words else b""
         return os.pread(self._stats, 8, child.slot * REGION_BYTES + 8 * TICKS)

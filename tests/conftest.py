@@ -1,10 +1,14 @@
-"""Which tests get a second try."""
+"""Which tests get a second try, and what all processes that tests start have in common."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+sys.dont_write_bytecode = False  # or each process, of hundreds, compiles every module anew
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 EXACT = [HERE / "core", HERE / "config", HERE / "conformance", HERE / "fuzz"]
 
 

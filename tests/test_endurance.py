@@ -29,7 +29,7 @@ def test_reloads_under_load_lose_nothing():
 
 @pytest.mark.slow
 def test_memory_is_watched():
-    options = ["--minutes", "0.05", "--step", "0.7", "--growth", "100", "--connections", "2", "--workers", "1"]
+    options = ["--minutes", "0.01", "--step", "0.1", "--growth", "100", "--connections", "2", "--workers", "1"]
     printed = run(*options)
     for role in ("supervisor", "control", "worker"):
         assert f"{role} " in printed

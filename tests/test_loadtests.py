@@ -15,7 +15,7 @@ LOADTESTS = Path(__file__).resolve().parent.parent / "loadtests"
 sys.path.insert(0, str(LOADTESTS))
 
 import behaviour  # noqa: E402
-from harness import goals, paced, peers, processes, report, requests  # noqa: E402
+from harness import everyday, goals, paced, peers, processes, report, requests, stage  # noqa: E402
 from harness.scenarios import Outcome, Row, Sample, closed_loop, names  # noqa: E402
 
 from splitproxy.config import load  # noqa: E402
@@ -286,6 +286,104 @@ class TestBehaviour:
         assert not behaviour.judge([], [], 20, copies=0, dropped=0).passed
 
 
+def kind(name="page", answered=100, failed=0, p95=20.0, p99=40.0) -> everyday.Kind:
+    return everyday.Kind(name, answered, failed, 10.0, p95, p99)
+
+
+class TestEveryday:
+    @pytest.mark.parametrize("case", everyday.CASES.values(), ids=lambda case: case.name)
+    def test_every_case_has_users_from_the_start_and_ends(self, case):
+        for one in (case, case.quick()):
+            assert one.users_at(0.0)
+            assert one.users_at(one.seconds * 0.999)
+            assert one.users_at(one.seconds) is None
+        assert case.quick().seconds <= 5
+        assert max(case.quick().users_at(0.0), case.quick().users_at(1.0)) <= 40
+
+    def test_a_spike_comes_and_goes(self):
+        spike = everyday.CASES["spike"]
+        assert [spike.users_at(second) for second in (0, 23.9, 24, 41.9, 42, 59.9)] == [30, 30, 150, 150, 30, 30]
+        assert [spike.quick().users_at(second) for second in (0, 1)] == [8, 38]
+
+    @pytest.mark.parametrize(
+        ("kinds", "asked", "held"),
+        [
+            ([kind()], 100, [True, True, True]),
+            ([kind(failed=1)], 101, [False, True, True]),
+            ([kind()], 101, [True, False, True]),
+            ([kind(p95=101)], 100, [True, True, False]),
+            ([kind(p99=201)], 100, [True, True, False]),
+            ([kind(), kind("slow", p95=490, p99=590)], 200, [True, True, True, True]),
+            ([kind(), kind("slow", p95=501)], 200, [True, True, True, False]),
+            ([], 0, [False, True]),
+        ],
+        ids=["well", "a failure", "one lost", "p95", "p99", "slow as it must be", "slower than that", "nothing asked"],
+    )
+    def test_each_limit_can_be_broken(self, kinds, asked, held):
+        limits = everyday.Limits(failures=0.5, p95=100, p99=200)
+        assert [each for each, _ in everyday.judge(kinds, asked, limits, {"slow": 400.0})] == held
+
+    def test_memory_is_compared_with_what_it_was_after_a_fifth_of_the_time(self):
+        assert stage.grown([10, 100, 100, 100, 109], 10.0)[0]
+        assert not stage.grown([100, 100, 100, 100, 111], 10.0)[0]
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ([], "which case?"),
+            (["spkie"], "did you mean spike?"),
+            (["steady", "--path", "/x"], "are for --host"),
+            (["steady", "--locust", "/nowhere/locust"], "could not be tried"),
+        ],
+    )
+    def test_what_cannot_be_done_is_said(self, options, said):
+        done = everyday_run(*options)
+        assert done.returncode in {1, 2}
+        assert said in done.stderr
+
+    def test_the_list_has_them_all(self):
+        printed = everyday_run("--list").stdout
+        assert [line.split()[0] for line in printed.splitlines()] == list(everyday.CASES)
+
+
+def everyday_run(*options):
+    """Run the program of the everyday cases."""
+    command = [sys.executable, str(LOADTESTS / "everyday.py"), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=140, check=False)
+
+
+NO_LOCUST = behaviour.locust_command(None) is None
+PATIENT = ("--max-p95", "8000", "--max-p99", "9000")
+"""How quick it is on a busy machine is nothing to go by."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+@pytest.mark.skipif(NO_LOCUST, reason="locust is not installed (extra `load`)")
+class TestEverydayUnderLocust:
+    CASES = ("spike", "soak", "rollout", "rollback", "reload", "slow-upstream", "mirror-on")
+    """The others have the users and the shape of one of these."""
+
+    def test_every_promise_is_kept(self, tmp_path):
+        done = everyday_run(*self.CASES, "--quick", "--reports", str(tmp_path), *PATIENT)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "BROKEN" not in done.stdout
+        for name in self.CASES:
+            figures = json.loads((tmp_path / f"{name}.json").read_text())
+            assert all(check["held"] for check in figures["checks"])
+            assert figures["asked"] == sum(seen["answered"] for seen in figures["kinds"]) > 0
+            assert "<html" in (tmp_path / f"{name}.html").read_text()
+        spike = json.loads((tmp_path / "spike.json").read_text())
+        soak = json.loads((tmp_path / "soak.json").read_text())
+        assert spike["asked"] > 2 * soak["asked"]
+
+    def test_a_limit_that_is_broken_is_the_exit_code(self, upstream):
+        done = everyday_run("steady", "--quick", "--host", f"http://127.0.0.1:{upstream}", "--max-p95", "0")
+        assert done.returncode == 1
+        assert "BROKEN  page: p50" in done.stdout
+        assert "held    0 lost" in done.stdout
+
+
 def environment_of(pid: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
@@ -330,6 +428,16 @@ def test_the_file_for_locust_is_valid(tmp_path):
     path = tmp_path / "splitproxy.yaml"
     path.write_text(behaviour.configuration(8080, 9900, {"primary": 9001, "canary": 9002, "mirror": 9003}, 1, 20))
     assert load(path, {}).warnings == []
+
+
+def test_the_file_for_the_everyday_cases_is_valid(tmp_path):
+    path = tmp_path / "splitproxy.yaml"
+    ports = {name: 9000 + n for n, name in enumerate((*stage.VERSIONS, "copies", "proxy", "admin"))}
+    path.write_text(stage.configuration(ports, 3, "5s", tmp_path / "state.db"))
+    loaded = load(path, {})
+    assert loaded.warnings == []
+    hosts = {host for route in loaded.plain["routes"] for host in route["hostnames"]}
+    assert {case.host for case in everyday.CASES.values()} <= hosts
 
 
 def test_peers_that_cannot_do_a_scenario_are_told_apart():

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from splitproxy.errors import SplitProxyError
 
-_DEFAULT = "http://127.0.0.1:9900"
+DEFAULT = "http://127.0.0.1:9900"
 
 
 def admin_argument(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def admin_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--admin",
         metavar="URL",
-        default=os.environ.get("SPLITPROXY_ADMIN") or _DEFAULT,
+        default=os.environ.get("SPLITPROXY_ADMIN") or DEFAULT,
         help="where the proxy's admin API is (SPLITPROXY_ADMIN, else %(default)s)",
     )
 

@@ -102,7 +102,7 @@ def _chosen(rule: Rule, written: dict[str, Any], head: RequestHead, address: byt
         {"upstream": backend.upstream, "role": backend.role, "percent": share} for backend, share in rule.split.shares()
     ]
     backend, reason = rule.split.choose(head, address, 0.0)
-    answer: Answer = {"split": shares, "reason": reason}
+    answer: Answer = {"split": shares, "reason": reason, **_repeated(rule, written)}
     if rule.live is not None:
         answer["rollout"] = _rollout(rule.live, written["rollout"], head)
     if backend is None:
@@ -120,6 +120,20 @@ def _chosen(rule: Rule, written: dict[str, Any], head: RequestHead, address: byt
     if backend.redirect is not None:
         return {**answer, **_redirected(backend.redirect, head, plain)}
     return {**answer, "sentAs": _sent(rule, backend, head)}
+
+
+def _repeated(rule: Rule, written: dict[str, Any]) -> Answer:
+    """Return what is done when an attempt fails: who answers instead of whom, and the retries."""
+    repeats, owner = rule.repeats, written.get("rollout")
+    answer: Answer = {"failover": None, "retry": written.get("retry")}
+    if repeats is None or not repeats.failover:
+        return answer
+    if owner is not None:
+        return {**answer, "failover": {"from": [owner["canary"]], "to": owner["primary"]}}
+    roles = {role: [one.upstream for one in rule.split.backends if one.role == role] for role in ("primary", "canary")}
+    if roles["primary"] and roles["canary"]:
+        answer["failover"] = {"from": roles["canary"], "to": roles["primary"][0]}
+    return answer
 
 
 def _rollout(live: LiveSplit, owner: dict[str, Any], head: RequestHead) -> Answer:
@@ -179,6 +193,12 @@ def _lines(answer: Answer) -> list[str]:
         lines.append(("split", f"{share['upstream']} {percent(share['percent'])} ({share['role']})"))
     if "rollout" in answer:
         lines.append(("rollout", f"{answer['rollout']['name']}, {answer['rollout']['detail']}"))
+    if failover := answer.get("failover"):
+        whose = " or ".join(failover["from"])
+        lines.append(("failover", f"what fails at {whose} and may be sent again is answered by {failover['to']}"))
+    if retry := answer.get("retry"):
+        codes = f" or {', '.join(map(str, retry['codes']))}" if retry["codes"] else ""
+        lines.append(("retry", f"{counted(retry['attempts'], 'more attempt')} after no answer{codes}"))
     lines += [(key, answer[key]) for key in ("reason", "upstream") if key in answer]
     lines += [("filter", text) for text in answer.get("backendFilters", ())]
     if "sentAs" in answer:

@@ -16,9 +16,9 @@ FLOW_HEADS: Final = (
     *("ROUTE/RULE", "UPSTREAM", "ROLE", "WEIGHT", "REQ/S", "SUCCESS", "P50 MS", "P99 MS", "IN FLIGHT"),
 )
 ADDRESS_HEADS: Final = ("UPSTREAM", "ADDRESS", "HEALTH", "REQ/S", "IN FLIGHT", "WAITING", "IDLE", "CONNECT FAILURES")
-FLOW_LEAVING: Final = (6,)
+FLOW_LEAVING: Final[tuple[int, ...]] = (6,)
 """Columns that are left out where there is little room, by number."""
-ADDRESS_LEAVING: Final = (7, 6, 5)
+ADDRESS_LEAVING: Final[tuple[int, ...]] = (7, 6, 5)
 ADDRESS_WHOLE: Final = (1, 2)
 """Columns that are not cut."""
 

@@ -40,15 +40,15 @@ def _tell(work: Work) -> None:
     if work.done.wait(_QUIET_SECONDS):
         return
     from rich.console import Console  # takes longer to load than most of what it would tell of
+    from rich.text import Text
 
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
         return
-    with console.status("") as status:
+
+    def told() -> Text:
+        return Text(f"{work.text[: max(console.width - 12, 10)]}, {time.monotonic() - began:.0f} s")
+
+    with console.status(told()) as status:
         while not work.done.wait(_STEP_SECONDS):
-            room = max(console.width - 12, 10)
-            status.update(f"{_plain(work.text)[:room]}, {time.monotonic() - began:.0f} s")
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "(").replace("]", ")")  # brackets would be read as rich's markup
+            status.update(told())

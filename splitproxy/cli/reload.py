@@ -5,6 +5,7 @@ import sys
 from typing import Final
 
 from splitproxy.cli.admin_client import admin_argument, post
+from splitproxy.cli.progress import working
 
 _SECONDS: Final = 180.0
 arguments = admin_argument
@@ -12,7 +13,8 @@ arguments = admin_argument
 
 def run(options: argparse.Namespace) -> int:
     """Reload and return 0, or print every error and return 1."""
-    answer = post(options.admin, "/-/reload", _SECONDS)
+    with working("Reloading"):
+        answer = post(options.admin, "/-/reload", _SECONDS)
     if answer is None:
         return 1
     status, body = answer

@@ -1,11 +1,12 @@
 """`splitproxy run`: become the supervisor and serve."""
 
 import argparse
-import json
+import os
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from splitproxy import __version__
+from splitproxy import __version__, logs
 from splitproxy.core.stats import MAX_WORKERS
 from splitproxy.supervisor import Programs, Ready, Supervisor
 
@@ -19,14 +20,39 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=worker_count,
         help="processes that serve, or auto: one per core; overrides the file",
     )
+    parser.add_argument(
+        "--log-format",
+        choices=logs.FORMATS,
+        help=f"of the program's log: auto is text at a terminal, json elsewhere (default: ${logs.FORMAT}, else auto)",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=logs.LEVELS,
+        help=f"the least level that is logged (default: ${logs.LEVEL}, else info)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until told to stop."""
+    try:
+        _log_as(logs.FORMAT, options.log_format, logs.FORMATS)
+        _log_as(logs.LEVEL, options.log_level, logs.LEVELS)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     control = ["-m", "splitproxy.control", "-c", options.config]
     if options.workers:
         control += ["--workers", options.workers]
     return Supervisor(Programs(control), say, announce).run()
+
+
+def _log_as(variable: str, given: str | None, choices: Sequence[str]) -> None:
+    """Have all processes log as an option says, or else its variable. Raises ValueError."""
+    chosen = given or os.environ.get(variable)
+    if chosen:
+        if chosen not in choices:
+            raise ValueError(f"${variable} is one of {', '.join(choices)}, not {chosen!r}")
+        os.environ[variable] = chosen
 
 
 def worker_count(text: str) -> str:
@@ -37,20 +63,14 @@ def worker_count(text: str) -> str:
 
 
 def say(level: str, text: str) -> None:
-    """Print an event as control's log lines are: text at a terminal, JSON elsewhere."""
-    now = datetime.now(UTC)
-    if sys.stderr.isatty():
-        line = f"{now.astimezone():%H:%M:%S} {level.upper()} {text}"
-    else:
-        at = now.isoformat(timespec="milliseconds")
-        line = json.dumps({"time": at, "level": level, "process": "supervisor", "message": text})
-    sys.stderr.write(f"{line}\n")  # in one piece: control writes to the same pipe
-    sys.stderr.flush()
+    """Write an event as all lines of the log are written."""
+    if logs.wanted(level):
+        logs.write(logs.line(datetime.now(UTC), level, "supervisor", "splitproxy.supervisor", text, {}))
 
 
 def announce(ready: Ready) -> None:
     """Say what runs, and how it ends."""
-    if not sys.stderr.isatty():
+    if not logs.as_text():
         listeners = ", ".join(ready.listeners.values())
         say(
             "info",

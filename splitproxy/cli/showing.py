@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 from splitproxy import tables
+from splitproxy.cli.progress import working
 from splitproxy.errors import ConfigError
 
 if TYPE_CHECKING:  # loading it takes longer than most verbs do
@@ -29,9 +30,10 @@ _LEAST_ROOM: Final = 20
 
 def loaded(path: str) -> "Loaded":
     """Load a configuration with this process's environment. Raises ConfigError."""
-    from splitproxy.config import load
+    with working(f"Reading {path}"):
+        from splitproxy.config import load
 
-    return load(Path(path), os.environ)
+        return load(Path(path), os.environ)
 
 
 def reasons(error: ConfigError) -> "list[Problem]":

@@ -32,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PHASE",
         nargs="+",
         type=_phase,
+        choices=PHASES,
         help="return when NAME is in one of these phases: exit code 0; 1 it ended in another; 3 it takes longer than "
         "--timeout; 4 the proxy does not tell",
     )
@@ -130,9 +131,9 @@ def _phase(text: str) -> str:
 
 def _seconds(text: str) -> float:
     """Return a duration such as `90`, `90s`, `10m`, `1h30m` in seconds. Raises ArgumentTypeError."""
-    parts = re.findall(r"(\d+(?:\.\d*)?)(ms|s|m|h)", text if text[-1:].isalpha() else f"{text}s")
+    whole = f"{text}s" if text.replace(".", "", 1).isdigit() else text
+    parts = re.findall(r"(\d+(?:\.\d*)?)(ms|s|m|h)", whole)
     value = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    whole = "".join(number + unit for number, unit in parts)
-    if whole not in (text, f"{text}s") or not 0 < value < float("inf"):
+    if "".join(number + unit for number, unit in parts) != whole or not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 30s or 1h30m")
     return value

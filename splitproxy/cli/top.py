@@ -18,7 +18,7 @@ _LEAST_SECONDS: Final = 0.2
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--route", metavar="NAME", help="only this route and its upstreams")
+    parser.add_argument("--route", metavar="ROUTE", help="only this route and its upstreams")
     parser.add_argument("--sort", choices=flows.SORTS, default=flows.SORTS[0], help="what comes first (%(default)s)")
     parser.add_argument(
         "--window", choices=flows.WINDOWS, default=flows.WINDOWS[0], help="what figures are of (%(default)s)"

@@ -1,6 +1,7 @@
 """`splitproxy top` on a terminal: two tables that fill it."""
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -29,10 +30,12 @@ class _Top:
         self._trouble, self._answered = "", time.monotonic()
 
     def look(self) -> None:
-        """See what flows; what was seen stays when nobody answers. Raises Untold."""
+        """See what flows; what was seen stays when nobody answers. Raises Untold, and Unanswered at first."""
         try:
             now = look(self._options, _ANSWER_SECONDS)
         except Unanswered as error:
+            if self._seen is None:
+                raise
             self._trouble = str(error)
         else:
             self._rates, self._seen = flows.rates(self._seen, now), now
@@ -47,9 +50,8 @@ class _Top:
 
     def picture(self, width: int, height: int) -> RenderableType:
         """Return both tables, in what room there is."""
-        if self._seen is None:
-            return Text(self._trouble, "reverse")
         seen = self._seen
+        assert seen is not None  # the first look was answered
         addresses = [flows.address_row(one, rate) for one, rate in zip(seen.addresses, self._rates, strict=True)]
         fits = _fitting(addresses, max((height - 3) // 3, 3))
         whole, leaving = flows.ADDRESS_WHOLE, flows.ADDRESS_LEAVING
@@ -94,13 +96,15 @@ def watch(options: argparse.Namespace) -> int:
     """Draw until a key ends it and return 0; 1 when the proxy does not tell."""
     top = _Top(options)
     try:
+        began = time.monotonic()
+        top.look()
         with Screen() as screen:
             while True:
-                began = time.monotonic()
-                top.look()
                 screen.show(top.picture(screen.width, screen.height))
                 if not top.press(screen.key(pause(options.interval, time.monotonic() - began))):
                     return 0
-    except Untold as error:
-        print(error)
+                began = time.monotonic()
+                top.look()
+    except (Unanswered, Untold) as error:
+        print(error, file=sys.stderr)
         return 1

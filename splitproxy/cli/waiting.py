@@ -41,8 +41,10 @@ class Goal:
 
     def complaint(self, code: int, rollout: Rollout) -> str:
         """Return why it was in vain."""
-        late = f"It took longer than {reports.duration(self._timeout)}" if self._timeout else ""
-        return f"{'It ended otherwise' if code == ENDED_OTHERWISE else late}. {standing(rollout)}"
+        if code == ENDED_OTHERWISE:
+            return f"It ended otherwise. {standing(rollout)}"
+        most = reports.duration(self._timeout) if self._timeout >= 1 else f"{self._timeout:g} s"
+        return f"It took longer than {most}. {standing(rollout)}"
 
 
 def wait(options: argparse.Namespace, seen: Callable[[Rollout], None] | None = None) -> tuple[int, Rollout | None]:

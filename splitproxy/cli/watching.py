@@ -1,6 +1,7 @@
 """`status --watch` on a terminal: a picture that fills it, and keys for what can be done."""
 
 import argparse
+import sys
 import time
 from typing import Any, Final
 
@@ -50,13 +51,15 @@ class Watch:
         self._told, self._told_at = "", 0.0
 
     def look(self) -> None:
-        """See how it stands; what was seen stays when nobody answers. Raises Untold."""
+        """See how it stands; what was seen stays when nobody answers. Raises Untold, and Unanswered at first."""
         try:
             self.found = look(self._admin, self._name, _ANSWER_SECONDS)
             if self._name:
                 status, told = ask(self._admin, "GET", f"/api/v1/routes?route={self.found['route']}", _ANSWER_SECONDS)
                 self._routes = told if status == 200 else []
         except Unanswered as error:
+            if self.found is None:
+                raise
             self._trouble = str(error)
         else:
             self._trouble, self._seen_at = "", time.monotonic()
@@ -83,8 +86,6 @@ class Watch:
     def picture(self, width: int, height: int) -> RenderableType:
         """Return all of it, to fill `width` and `height`."""
         blocks = [Block(0, [self._trouble_line()] if self._trouble else [])]
-        if self.found is None:
-            return picture.fitted(blocks, height)
         if self._name:
             blocks += _one(self.found, sides(self.found, self._routes), width, height)
         else:
@@ -96,8 +97,7 @@ class Watch:
 
     def _trouble_line(self) -> Text:
         seconds = time.monotonic() - self._seen_at
-        text = f"As of {seconds:.0f} s ago. " if self.found is not None else ""
-        return Text(text + self._trouble, "reverse", no_wrap=True, overflow="ellipsis")
+        return Text(f"As of {seconds:.0f} s ago. {self._trouble}", "reverse", no_wrap=True, overflow="ellipsis")
 
     def _foot(self) -> Text:
         foot = Text("", no_wrap=True, overflow="ellipsis")
@@ -116,27 +116,30 @@ class Watch:
 def watch(options: argparse.Namespace) -> int:
     """Draw until a key or an outcome of --wait ends it; return the exit code."""
     view, goal = Watch(options), waiting.Goal(options) if options.wait else None
-    code = None
     try:
-        with Screen() as screen:
-            going = True
-            while going and code is None:
-                view.look()
-                screen.show(view.picture(screen.width, screen.height))
-                code = goal.outcome(view.found) if goal and view.found else None
-                going = code is not None or view.press(screen.key(LOOK_SECONDS))
-    except Untold as error:
-        print(error)
+        view.look()
+        code = _drawn(view, goal)
+    except (Unanswered, Untold) as error:
+        print(error, file=sys.stderr)
         return waiting.NOT_TOLD if goal else 1
-    for rollout in _listed(view.found):
+    for rollout in view.found if isinstance(view.found, list) else [view.found]:
         print(waiting.standing(rollout))
-    if goal and code is not None and code != waiting.REACHED:
-        print(goal.complaint(code, view.found))
-    return code or 0
+    if goal and code:
+        print(goal.complaint(code, view.found), file=sys.stderr)
+    return code
 
 
-def _listed(found: Any) -> list[Rollout]:
-    return [found] if isinstance(found, dict) else found or []
+def _drawn(view: Watch, goal: waiting.Goal | None) -> int:
+    """Draw what is seen until a key ends it, or what `goal` waits for; return the exit code. Raises Untold."""
+    with Screen() as screen:
+        while True:
+            code = goal.outcome(view.found) if goal else None
+            if code is not None:
+                return code
+            screen.show(view.picture(screen.width, screen.height))
+            if not view.press(screen.key(LOOK_SECONDS)):
+                return 0
+            view.look()
 
 
 # --- the parts --------------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ def advise(config: Config, findings: Findings) -> None:
 
 def _unused(config: Config, findings: Findings) -> None:
     used = {name for rollout in config.rollouts for name in (rollout.primary, rollout.canary)}
+    used.update(twin for _, analysis in walking.analyses(config) if (twin := analysis.compare.mirror.noise_twin))
     for _, rule in walking.rules(config):
         used.update(reference.name for reference in rule.backend_refs)
         used.update(override.upstream for override in rule.split.overrides)

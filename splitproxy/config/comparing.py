@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from splitproxy.config.fields import Boolean, Checked, Duration, finite, named, typed, whole, wrong
+from splitproxy.config.mirroring import Mirroring
 from splitproxy.config.spec import Spec
 
 _LARGEST_TOLERANCE: Final = 10.0
@@ -39,6 +40,8 @@ class Tolerate(Spec):
     """How many times likelier a failure may be."""
     latency: Factor = 1.1
     """How many times longer an answer may take."""
+    delay: Duration = 0.005
+    """By how much longer it may take in any case: a quick service is slower by less than anybody notices."""
 
 
 class Compare(Spec):
@@ -60,6 +63,8 @@ class Compare(Spec):
     """`interval`: steps come with passed checks. `evidence`: a step is taken as soon as it is shown to be safe."""
     min_dwell: Duration = 5.0
     """With `pace: evidence`, how long a step lasts at least."""
+    mirror: Mirroring = Mirroring()
+    """What of the answers to copied requests is compared."""
 
 
 def _switched(value: Any) -> Any:

@@ -71,7 +71,7 @@ def _own(rule: Plain, rollout: Plain) -> None:
         "canary": rollout["canary"],
         "cohorts": rollout["analysis"]["cohorts"],
         "affinity": rollout["analysis"]["sessionAffinity"],
-        "mirror": dict(MIRROR),
+        "mirror": MIRROR | {"compare": _paired(rollout["analysis"]["compare"])},
         "tunnels": rollout["rollback"]["tunnels"],
     }
     named = {reference["name"] for reference in rule["backendRefs"]}
@@ -79,6 +79,13 @@ def _own(rule: Plain, rollout: Plain) -> None:
     # They share what the file gives to both, so an added one needs no weight of its own.
     added = [{"name": upstream, "weight": 0, "filters": []} for upstream in absent]
     rule["backendRefs"] = [*rule["backendRefs"], *added]
+
+
+def _paired(compare: Plain) -> Plain | None:
+    """Return how the answers to a rollout's copies are compared; None: they are not."""
+    if not compare["enabled"]:
+        return None
+    return compare["mirror"] | {key: compare["tolerate"][key] for key in ("latency", "delay")}
 
 
 # --- the parts of a rollout ------------------------------------------------------------------------------------------

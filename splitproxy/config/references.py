@@ -26,6 +26,7 @@ _REFERENCES: Final = {
         (*_RULE, "split", "overrides", "*", "upstream"),
         ("rollouts", "*", "primary"),
         ("rollouts", "*", "canary"),
+        ("rollouts", "*", "analysis", "compare", "mirror", "noiseTwin"),
     ),
     "routes": (("rollouts", "*", "route"),),
     "alertProviders": (("rollouts", "*", "analysis", "alerts", "*", "providerRef", "name"),),

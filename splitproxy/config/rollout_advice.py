@@ -89,6 +89,10 @@ def _without_meaning(analysis: Analysis) -> Iterator[Remark]:
     yield from _old_names(analysis)
     if analysis.mirror_weight and not analysis.mirror:
         yield ("mirrorWeight",), "nothing is copied without mirror: true", "write mirror: true, or leave it out"
+    if "mirror" in analysis.compare.model_fields_set and not (
+        analysis.mirror or any(step.mirror for step in analysis.steps)
+    ):
+        yield ("compare", "mirror"), "nothing is copied, so nothing is compared", "write mirror: true, or leave it out"
     if analysis.step_weights and "max_weight" in analysis.model_fields_set:
         yield (
             ("maxWeight",),

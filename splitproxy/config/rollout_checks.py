@@ -37,6 +37,7 @@ def check_rollouts(config: Config, findings: Findings, *, whole: bool) -> None:
     templates = {template.name: template for template in config.metric_templates}
     for path, analysis in analyses(config):
         _weights(path, analysis, findings)
+        _copies((*path, "compare", "mirror"), analysis, config.rollouts[int(path[1])], findings)
         _metrics(path, analysis, templates, findings)
         _webhooks(path, analysis.webhooks, findings)
         unique("the alert", (((*path, "alerts", i, "name"), a.name) for i, a in enumerate(analysis.alerts)), findings)
@@ -88,6 +89,18 @@ def _cookies(path: Path, place: Path, rollout: Rollout, rule: Rule, findings: Fi
         if name == rule.split.key.cookie:
             where = findings.place((*place, "split", "key", "cookie"), path)
             findings.add((*path, key), f"the cookie {clipped(name)} is the key of the split at {where} already")
+
+
+def _copies(path: Path, analysis: Analysis, rollout: Rollout, findings: Findings) -> None:
+    """Check that what copies are compared with can tell something."""
+    mirror = analysis.compare.mirror
+    if mirror.bodies == "act" and mirror.noise_twin is None:
+        message = "without a noiseTwin nobody can say which differences are the canary's, so they are never acted upon"
+        findings.add((*path, "bodies"), message, "name a noiseTwin, or write report")
+    for side, name in (("primary", rollout.primary), ("canary", rollout.canary)):
+        if mirror.noise_twin == name:
+            message = f"{clipped(name)} is the {side}: the noise twin is another upstream with the primary's version"
+            findings.add((*path, "noiseTwin"), message)
 
 
 # --- pace ------------------------------------------------------------------------------------------------------------

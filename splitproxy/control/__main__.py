@@ -26,12 +26,12 @@ def main() -> int:
     watch.look()  # before anything is read, so that no change is missed
     first = Loading(options.path, options.workers, 1) if options.resume is None else None
     gc.disable()
-    from splitproxy.control import logs  # while the first load is under way in its own process
+    from splitproxy import logs  # while the first load is under way in its own process
     from splitproxy.control.app import App, Options
 
     gc.freeze()
     gc.enable()
-    logs.set_up()
+    logs.set_up("control")
     app = App(Options(options.channel, options.stats, options.path, options.workers, options.resume))
     return app.run(first, watch)
 

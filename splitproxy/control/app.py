@@ -20,7 +20,6 @@ from splitproxy.control.rollouts.desk import Desk
 from splitproxy.control.rollouts.trends import keep_pulsing
 from splitproxy.control.sites import Sites
 from splitproxy.control.state import State
-from splitproxy.control.tracing import Tracing
 from splitproxy.control.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -61,9 +60,10 @@ class App:
         self._probes = Sites(probes_application(self._state))
         self._desk = Desk(self._options.stats, self._state.signals, self._state.events.publish)
         self._publisher.results = self._desk.heard
+        self._publisher.pair = self._desk.paired
         self._reloader = Reloader(self._load, self._parent, self._publisher, self._admin, self._probes, self._desk)
         self._state.reloader, self._state.rollouts = self._reloader, self._desk
-        self._state.tracing = self._tracing = Tracing(self._state.exemplars)
+        self._tracing = self._state.tracing
         self._watch = watch
         self._reloader.reported.append(self._note)
         self._parent.attach(Link(Channel.from_fd(self._options.channel), self._heard, lambda: self._end(0)))

@@ -20,7 +20,7 @@ class Audit:
         """Write `entry`, with the time, to the file `path`, or to the program's log."""
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **entry}
         if path is None:
-            log.info("audit: %s", json.dumps(line, ensure_ascii=False))
+            log.info("audit: %s", json.dumps(line, ensure_ascii=False), extra={"fields": {"audit": line}})
         else:
             self._writer.submit(_write, path, json.dumps(line, ensure_ascii=False).encode() + b"\n")
 

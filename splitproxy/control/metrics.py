@@ -49,6 +49,10 @@ def render(state: State, accept: str) -> tuple[bytes, str]:
     _rollouts(page, told.rollouts)
     _configuration(page, state)
     _workers(page, signals, len(state.publisher.serving()))
+    spans = state.tracing.counts
+    results = {(result,): count for result, count in spans.items() if result != "dropped"}
+    results[("dropped",)] = spans["dropped"] + signals.header_sum(stats.SPAN_DROPS)
+    page.counter("spans", "Spans of recorded requests, by what became of them.", ("result",), results)
     left_out = {(kind,): count for kind, count in told.left_out.items()}
     page.gauge("metrics_left_out", "Time series beyond metrics.maxSeries, by what they tell of.", ("kind",), left_out)
     return page.finish()
@@ -95,12 +99,12 @@ def _durations(page: Page, name: str, live: list[_Line]) -> None:
         recorded = line.cells[stats.REQUEST_HISTOGRAM : stats.ATTEMPT_HISTOGRAM]
         if not any(recorded):
             continue
-        counts = list(accumulate([sum(recorded[first:last]) for first, last in _SPANS]))
-        if line.examples and page.open_metrics:
-            found = (line.examples.buckets.get(index) for index in range(len(_LE)))
-            remarks = [page.remark(one, one.seconds if one else 0.0) for one in found]
-        else:
-            remarks = [""] * len(_LE)
+        parts = [sum(recorded[first:last]) for first, last in _SPANS]
+        counts = list(accumulate(parts))
+        remarks = [""] * len(_LE)
+        for place, one in (line.examples.buckets if line.examples else {}).copy().items():
+            if parts[place]:  # the durations of tunnels and event streams are not counted
+                remarks[place] = page.remark(one, one.seconds)
         page.lines += [
             f'{name}_bucket{{{line.labels},le="{le}"}} {count}{remark}\n'
             for le, count, remark in zip(_LE, counts, remarks, strict=True)

@@ -86,6 +86,8 @@ class Publisher:
         """Set whenever a worker came, went, or serves something new."""
         self.results: Callable[[list[list[Any]]], None] = lambda _: None
         """Takes what workers tell of requests that are compared."""
+        self.pair: Callable[[Message], None] = lambda _: None
+        """Takes how answers to a request and to its copies differ."""
         self._busy = False
         self._late: set[asyncio.Task[None]] = set()
 
@@ -169,6 +171,9 @@ class Publisher:
     def _heard(self, worker: Worker, message: Message) -> None:
         if message["type"] == "results":
             self.results(message["results"])
+            return
+        if message["type"] == "pair":
+            self.pair(message)
             return
         generation = message["generation"]
         match message["type"]:

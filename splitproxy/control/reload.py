@@ -162,7 +162,9 @@ class Reloader:
         self.counts[report.result] += 1
         match report.result:
             case "success":
-                log.info("generation %d serves after %.2f s (%s)", report.generation, report.seconds, report.trigger)
+                fields = {"generation": report.generation, "seconds": report.seconds, "trigger": report.trigger}
+                words = "generation %(generation)d serves after %(seconds).2f s (%(trigger)s)"
+                log.info(words, fields, extra={"fields": fields})
                 for warning in self.running.warnings if self.running else ():
                     log.warning("%s", warning)
             case "unchanged":

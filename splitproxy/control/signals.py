@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from operator import add
 from typing import Final
 
-from splitproxy.core import stats, tallies
+from splitproxy.core import pairs, stats, tallies
 from splitproxy.core.stats import BLOCK, Key
 
 KEPT_SECONDS: Final = 600.0
@@ -28,6 +28,7 @@ _DELTA_OVERHEAD: Final = 200
 _PAGE: Final = struct.Struct(f"={BLOCK}Q")
 _GAUGES: Final = {
     stats.FAILOVER: frozenset[int](),
+    pairs.KIND: frozenset[int](),
     stats.SERIES: frozenset({stats.IN_FLIGHT}),
     stats.ENDPOINT: frozenset(stats.ENDPOINT_GAUGES),
 }

@@ -10,11 +10,11 @@ from splitproxy.control.exemplars import Exemplars
 from splitproxy.control.loading import Candidate, Share
 from splitproxy.control.publish import Publisher
 from splitproxy.control.signals import Signals
+from splitproxy.control.tracing import Tracing
 
 if TYPE_CHECKING:
     from splitproxy.control.reload import Reloader
     from splitproxy.control.rollouts.desk import Desk
-    from splitproxy.control.tracing import Tracing
 
 
 class State:
@@ -22,13 +22,13 @@ class State:
 
     reloader: Reloader
     rollouts: Desk
-    tracing: Tracing
 
     def __init__(self, stats: int, publisher: Publisher) -> None:
         self.publisher = publisher
         self.signals = Signals(stats, lambda: list(publisher.workers))
         self.events = Events()
         self.exemplars = Exemplars()
+        self.tracing = Tracing(self.exemplars)
         self.draining = False
 
     @property

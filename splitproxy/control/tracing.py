@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from splitproxy import __version__
 from splitproxy.control import otlp, outbound
 from splitproxy.control.exemplars import Exemplar, Exemplars
 from splitproxy.control.link import Link
@@ -138,7 +139,7 @@ class Tracing:
         plan = self._plan
         if plan is None or not batch:
             return None
-        resource = {"service.name": plan["serviceName"], **plan["resource"]}
+        resource = {"service.name": plan["serviceName"], "service.version": __version__, **plan["resource"]}
         headers = outbound.merged(plan["headers"], {"Content-Type": "application/json"})
         body = await asyncio.to_thread(otlp.payload, batch, resource)
         return await outbound.send(session, outbound.Request(plan["endpoint"], headers, plan["timeout"], body))
@@ -163,10 +164,12 @@ class Tracing:
         """Log the first failure of a row, and its end."""
         if bool(failure) != self._failing and self._plan is not None:
             self._failing = bool(failure)
+            endpoint = self._plan["endpoint"]
+            more = {"fields": {"endpoint": endpoint, **self.counts}}
             if failure:
-                log.warning("spans do not reach %s: %s", self._plan["endpoint"], failure)
+                log.warning("spans do not reach %s: %s", endpoint, failure, extra=more)
             else:
-                log.info("spans reach %s again", self._plan["endpoint"])
+                log.info("spans reach %s again", endpoint, extra=more)
 
     async def close(self) -> None:
         """Send what there still is, if that goes fast."""

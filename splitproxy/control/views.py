@@ -83,8 +83,8 @@ def _names(route: dict[str, Any]) -> Iterator[str]:
     return (name.lower() for name in (route["name"], *route["hostnames"]))
 
 
-def routes(state: State, which: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return these plain routes with what was configured and what was observed."""
+def routes(state: State, which: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """Return these plain routes, or every one, with what was configured and what was observed."""
     signals = state.signals
     signals.refresh()
     backends: dict[tuple[str, str], dict[tuple[str, str], float | None]] = defaultdict(dict)
@@ -109,7 +109,7 @@ def routes(state: State, which: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 for rule in route["rules"]
             ],
         }
-        for route in which
+        for route in (chosen(state) if which is None else which)
     ]
 
 

@@ -25,6 +25,11 @@ ENTRIES: Final = "*"
 MOST_FIELDS: Final = 100
 """Fields in which two answers are found to differ; what differs in more is not looked at to its end."""
 HIDDEN: Final = "(redacted)"
+SECRETS: Final = (
+    *("password", "passwd", "passphrase", "secret", "token", "authorization", "cookie", "session", "credential"),
+    *("apikey", "privatekey", "signature"),
+)
+"""Names whose values are never shown, nor are those of longer names that have one of them in it."""
 _LONGEST: Final = 80
 """Characters of a value that are shown."""
 _DEEPEST: Final = 60
@@ -38,6 +43,7 @@ _SIZE_PART: Final = 10
 _WRITTEN: Final = re.compile(r"\.(?P<name>[^.\[\]]+)|(?P<elements>\[\])|\[\"(?P<quoted>[^\"]*)\"\]")
 _NAME: Final = re.compile(r"[A-Za-z_$@][\w$@:./ -]{0,99}", re.ASCII)
 _ID: Final = re.compile(r"[0-9a-fA-F-]{16,}")
+_WHOLE: Final = re.compile(rb"-?[0-9]+")
 _PLAIN: Final = re.compile(r"[\w$@:/ -]+", re.ASCII)
 _JSON: Final = re.compile(rb"application/(?:[\w.+-]+\+)?json\b")
 _UNPACKED: Final = (b"gzip", b"x-gzip", b"deflate")
@@ -106,9 +112,7 @@ def rule(text: str) -> Rule:
         return Rule((HEADER, text.partition(":")[2].strip().lower()))
     if not text.startswith(ROOT):
         if not text or any(letter in text for letter in '[]".'):
-            raise ValueError(
-                "write a place such as $.user.email, header:etag or status, or a bare name such as password"
-            )
+            raise ValueError("write a place, such as $.user.email or header:etag, or a bare name, such as password")
         return Rule((), text.lower())
     steps, at = [ROOT], len(ROOT)
     while at < len(text):
@@ -234,7 +238,7 @@ def _walk(one: Any, other: Any, place: Place, found: Found) -> None:
         (_map if _is_map(one) or _is_map(other) else _record)(one, other, place, found)
     elif isinstance(one, list):
         _array(one, other, place, found)
-    elif kinds[0] != "number" or float(one) != float(other):
+    elif kinds[0] != "number" or not _equal(one, other):
         _note(found, place, "value", one, other)
 
 
@@ -244,15 +248,17 @@ def _record(one: dict[str, Any], other: dict[str, Any], place: Place, found: Fou
             _walk(value, other[key], (*place, key), found)
         else:
             _note(found, (*place, key), "missing", value, None)
-    for key in other.keys() - one.keys():
-        _note(found, (*place, key), "extra", None, other[key])
+    for key, value in other.items():
+        if key not in one:
+            _note(found, (*place, key), "extra", None, value)
 
 
 def _map(one: dict[str, Any], other: dict[str, Any], place: Place, found: Found) -> None:
     if one.keys() != other.keys():
         _note(found, place, "keys", one, other)
-    for key in one.keys() & other.keys():
-        _walk(one[key], other[key], (*place, ENTRIES), found)
+    for key, value in one.items():
+        if key in other:
+            _walk(value, other[key], (*place, ENTRIES), found)
 
 
 def _array(one: list[Any], other: list[Any], place: Place, found: Found) -> None:
@@ -263,6 +269,11 @@ def _array(one: list[Any], other: list[Any], place: Place, found: Found) -> None
     else:
         for before, after in zip(one, other, strict=True):
             _walk(before, after, (*place, ELEMENTS), found)
+
+
+def _equal(one: bytes, other: bytes) -> bool:
+    """Say whether two numbers that are written in different ways are the same; whole ones are written in one way."""
+    return not (_WHOLE.fullmatch(one) and _WHOLE.fullmatch(other)) and float(one) == float(other)
 
 
 def _in_order(values: Iterable[Any]) -> list[str]:

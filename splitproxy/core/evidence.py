@@ -12,19 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from splitproxy.core.onset import Counts, Onset
 from splitproxy.core.promotion import Gate, StageGate
-from splitproxy.core.sequential import (
-    RATIOS,
-    SHARE_RATIOS,
-    THRESHOLDS,
-    LabelBet,
-    LatencyBet,
-    RateBet,
-    Schedule,
-    Slow,
-    Wealth,
-    log_sum,
-    ratio_bounds,
-)
+from splitproxy.core.sequential import RATIOS, SHARE_RATIOS, LabelBet, RateBet, Schedule, Wealth, log_sum, ratio_bounds
+from splitproxy.core.slowness import THRESHOLDS, LatencyBet, Slow
 from splitproxy.core.standing import Absolute, Signal, Standing
 from splitproxy.core.wording import (
     error_words,
@@ -61,6 +50,8 @@ class Terms(NamedTuple):
     """How many times likelier bad events may be on the canary."""
     latency: float = 1.1
     """How many times longer the canary may take: its latency is divided by this before it is counted."""
+    delay: float = 0.005
+    """How many seconds longer it may take in any case: whoever counts subtracts it where that takes more."""
     min_bad_events: int = 3
     """The canary's bad events before a verdict; more delays it and keeps it as honest."""
     warmup: float = 10.0
@@ -162,8 +153,8 @@ class Evidence:
 
     def tick(self) -> None:
         """Count a second; to be called once a second, before what was counted in it is added."""
-        self._ticks += 1
         self._past.append((self._ticks, self._counts))
+        self._ticks += 1
         for wealth in self._wealths().values():
             wealth.tick()
         self._gate.tick()

@@ -177,7 +177,7 @@ class Area:
         return self.cells[slot * _SLOT + _THRESHOLDS]
 
     def write_thresholds(self, slot: int, word: int, tolerance: int) -> None:
-        """Set the latency thresholds and the tolerance, per mille, of the epoch that is written next."""
+        """Set the latency thresholds, and what is tolerated, of the epoch that is written next (`core/tallies.py`)."""
         self.cells[slot * _SLOT + _THRESHOLDS] = word
         self.cells[slot * _SLOT + _TOLERANCE] = tolerance
 

@@ -21,7 +21,7 @@ from splitproxy.core.live import EVERYTHING, Area, decode, epoch
 from splitproxy.core.matching import Conditions, RequestView, Test
 from splitproxy.core.pairs import Comparison
 from splitproxy.core.splitting import NOBODY, Backend, Choice, Mirror, Split
-from splitproxy.core.tallies import CANARY, PER_MILLE, PRIMARY, Coin, unpack
+from splitproxy.core.tallies import CANARY, PRIMARY, Coin, tolerated, unpack
 
 _RANGE: Final = 1 << 64
 _AT_REST: Final = (0, 0, 0, 0)
@@ -174,10 +174,9 @@ class LiveSplit:
         """Return what requests come to the canary and to the primary by, while `cell` and `salt` are in force."""
         cells, at, number = self._cells, self._at, epoch(cell)
         thresholds = unpack(cells[at + 2], number)
-        tolerance = cells[at + 3] or PER_MILLE
         return (
-            Coin(self._key, number, salt, CANARY, False, thresholds, PER_MILLE / tolerance),
-            Coin(self._key, number, salt, PRIMARY, False, thresholds, 1.0),
+            Coin(self._key, number, salt, CANARY, False, thresholds, *tolerated(cells[at + 3])),
+            Coin(self._key, number, salt, PRIMARY, False, thresholds),
         )
 
     @property

@@ -5,8 +5,8 @@ which one is bad, either may be it: if the canary is no worse, the bad one is th
 whatever the request was. So the bets of `core/sequential.py` apply, at weight 1/2, and may be watched all the time.
 
 The *reference* is the primary, or where there is one the *noise twin*, a second instance of the primary's version
-that gets the same copies. With a twin everything that differs between answers can be weighed: what the twin does as
-well is noise. Without one such differences are only reported, as nobody can say which of them are.
+that gets the same copies. With a twin latency and everything that differs between answers can be weighed: what the
+twin does as well is noise. Without one they are only reported, as nobody can say what of it is.
 
     block = pairs | no events | both bad | canary alone bad | reference alone bad | compared | lost | slower, faster ...
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import exp, log
 from typing import Any, Final, NamedTuple
 
-from splitproxy.core.differences import Terms, rule
+from splitproxy.core.differences import SECRETS, STATUS, Terms, rule
 from splitproxy.core.sequential import PAIRED, LabelBet, Schedule, log_sum
 from splitproxy.core.stats import Key
 
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 class Comparison:
     """How the copies of a rollout's requests are compared; compiled."""
 
-    __slots__ = ("block", "due", "every", "key", "rollout", "terms", "tolerated")
+    __slots__ = ("block", "delay", "due", "every", "factor", "key", "rollout", "terms")
 
     block: int | None
     """Leaf of the worker: where pairs are counted; None before the first."""
@@ -67,14 +67,16 @@ class Comparison:
         """`live` is the rollout's key in shared memory, `plain` what the file says with every default filled in."""
         self.rollout = rollout
         self.key = key(live)
-        self.tolerated: float = plain["latency"]
+        self.factor: float = plain["latency"]
+        self.delay: float = plain["delay"]
+        """How many times longer, and how many seconds longer, the canary may take."""
         self.every = 1.0 / plain["perSecond"]
         """Seconds between two pairs that are compared field by field."""
         self.terms = Terms(
             plain["bodies"] != "ignore",
-            tuple(plain["headers"]),
+            tuple(name.lower() for name in plain["headers"]),
             tuple(map(rule, plain["ignore"])),
-            tuple(map(rule, plain["redact"])),
+            tuple(map(rule, (*SECRETS, *plain["redact"]))),
             plain["maxBodyBytes"],
         )
         self.block = None
@@ -86,16 +88,19 @@ def key(live: str) -> Key:
     return (KIND, live)
 
 
-def counted(canary: Outcome, reference: Outcome, tolerated: float) -> Iterator[int]:
-    """Yield the cells in which a pair is counted; `tolerated`: how many times slower the canary may be."""
+def counted(canary: Outcome, reference: Outcome, factor: float, delay: float) -> Iterator[int]:
+    """Yield the cells in which a pair is counted. The canary may take `factor` times as long, or `delay` seconds more.
+
+    What is tolerated is taken off the canary's duration, before the two are treated alike.
+    """
     yield PAIRS
     if canary.bad or reference.bad:
         yield BOTH_BAD if canary.bad and reference.bad else CANARY_BAD if canary.bad else REFERENCE_BAD
     elif canary.seconds is not None and reference.seconds is not None:
-        mine, its = canary.seconds / tolerated, reference.seconds
+        mine, its = max(min(canary.seconds / factor, canary.seconds - delay), 0.0), reference.seconds
         if abs(mine - its) >= FINEST:
-            for place, factor in enumerate(FACTORS):
-                if max(mine, its) > factor * min(mine, its):
+            for place, times in enumerate(FACTORS):
+                if max(mine, its) > times * min(mine, its):
                     yield LATENCY + 2 * place + (mine < its)
 
 
@@ -103,13 +108,22 @@ def counted(canary: Outcome, reference: Outcome, tolerated: float) -> Iterator[i
 SHARE: Final = 0.75
 """The part of a rollout's alpha that is for copies, where its plan makes any. A live canary's errors weigh up to
 ln(1/weight) each, those of copies ln 2: what is left to the live comparison costs it half an error."""
-_STATUS: Final = 0.7
+_FAILURES: Final = 0.7
 _LATENCY: Final = 0.2
 _FIELDS: Final = 0.1
-"""How that part is spread over what may be wrong."""
-MOST_FIELDS: Final = 200
+"""How that part is spread over what may be wrong, where there is a noise twin. Without one failures have all of it:
+originals and copies go over connections that are used in different ways, which alone makes a difference in time."""
+MOST_FIELDS: Final = 100
 """Fields that are watched at the same time; the first that differ."""
-STATUS_FIELD: Final = "status"
+RESERVE: Final = 0.1
+"""The part of fresh starts that is kept for a rollout that takes longer than planned."""
+_LARGEST: Final = 600.0
+"""The largest logarithm whose number is written out."""
+FAILURES: Final = "failures"
+LATENCIES: Final = tuple(f"latency x{factor:g}" for factor in FACTORS)
+"""What evidence may rest on, beside fields."""
+_UNUSED: Final = ""
+"""What is kept for fields that have not differed yet."""
 BOTH: Final = "both"
 CANARY_ALONE: Final = "canary"
 TWIN_ALONE: Final = "twin"
@@ -137,7 +151,28 @@ class _Watched:
         self.examples: list[Mapping[str, Any]] = []
 
 
-class Standing(NamedTuple):
+class PairTerms(NamedTuple):
+    """What the comparison of copies keeps to."""
+
+    alpha: float = 0.001
+    """Most chance that copies have a canary rolled back that is within what is tolerated: a part of the rollout's."""
+    errors: float = 1.1
+    """How many times likelier a bad answer may be on the canary."""
+    min_bad_events: int = 3
+    """Failures of the canary alone before a verdict by failures."""
+    warmup: float = 10.0
+    """Seconds after the first copy for which latency is left out."""
+    horizon: int = 3600
+    """Seconds that the rollout is planned to take."""
+    twin: str = ""
+    """The upstream of the noise twin; empty: there is none."""
+    bodies: str = "ignore"
+    """ignore | report | act."""
+    examples: int = 5
+    """How many are kept of each field."""
+
+
+class PairStanding(NamedTuple):
     """What copies say at a moment."""
 
     log_e: float
@@ -146,31 +181,18 @@ class Standing(NamedTuple):
     """The least that 1/e has been: a p-value that holds however often one looks."""
     convicted: bool
     leading: str
-    """status | latency | a field's place: what weighs most."""
+    """failures | latency x1.5 | a field's place: what weighs most."""
     sentence: str
 
 
 class PairEvidence:
     """What is known from the copies of one run."""
 
-    def __init__(
-        self,
-        alpha: float,
-        *,
-        errors: float = 1.0,
-        twin: bool = False,
-        bodies: str = "ignore",
-        examples: int = 5,
-        schedule: Schedule = Schedule(),  # noqa: B008 - immutable
-    ) -> None:
-        """`alpha` is the rollout's, `errors` how many times likelier a bad answer may be on the canary.
-
-        `twin`: there is a noise twin. `bodies`: ignore | report | act. `examples`: how many are kept of each field.
-        """
-        self.alpha, self.twin, self._bodies, self._most_examples = alpha, twin, bodies, examples
-        self._schedule = schedule
+    def __init__(self, terms: PairTerms) -> None:
+        self._terms = terms
+        self._schedule = schedule = Schedule(terms.horizon, RESERVE)
         self.pairs = self.both_bad = self.canary_bad = self.reference_bad = self.compared = 0
-        self._status = LabelBet(tolerated=errors, schedule=schedule)
+        self._failures = LabelBet(tolerated=terms.errors, schedule=schedule)
         self._latency = tuple(LabelBet(schedule=schedule) for _ in FACTORS)
         self.slower = [[0, 0] for _ in FACTORS]
         """For each of FACTORS how often the canary, and the reference, was slower."""
@@ -183,7 +205,7 @@ class PairEvidence:
     # --- what comes in -----------------------------------------------------------------------------------------------
     def tick(self) -> None:
         """Let a second begin: bets start anew with a part of their stake, before its data are seen."""
-        for bet in (self._status, *self._latency, *(one.bet for one in self._fields.values() if one.stake)):
+        for bet in (self._failures, *self._latency, *(one.bet for one in self._fields.values() if one.stake)):
             bet.tick()
 
     def count(self, cells: Sequence[int], *, latency: bool) -> None:
@@ -195,7 +217,7 @@ class PairEvidence:
         self.compared += cells[COMPARED]
         both = cells[CANARY_BAD] + cells[REFERENCE_BAD]
         if both:
-            self._status.add(cells[CANARY_BAD], both, PAIRED)
+            self._failures.add(cells[CANARY_BAD], both, PAIRED)
         for place, bet in enumerate(self._latency if latency else ()):
             mine, its = cells[LATENCY + 2 * place], cells[LATENCY + 2 * place + 1]
             self.slower[place][0] += mine
@@ -216,9 +238,9 @@ class PairEvidence:
                 self.untracked += 1
                 continue
             setattr(watched, who, getattr(watched, who) + 1)
-            if who != BOTH and self.twin:
+            if who != BOTH and self._terms.twin:
                 self._bet(watched, mine=who == CANARY_ALONE)
-            if who != TWIN_ALONE and len(watched.examples) < self._most_examples:
+            if who != TWIN_ALONE and len(watched.examples) < self._terms.examples:
                 watched.examples.append({**example, **dict(zip(("primary", "canary", "twin"), values, strict=False))})
         self._peak = max(self._peak, self.log_e)
 
@@ -234,7 +256,7 @@ class PairEvidence:
             self._staked += 1
             watched.stake = 1.0 / (self._staked * (self._staked + 1))
         watched.bet.add(int(mine), 1, PAIRED)
-        watched.convicted = watched.convicted or self._field_log_e(watched) >= -log(self.alpha * SHARE * _FIELDS)
+        watched.convicted = watched.convicted or self._field_log_e(watched) >= -log(self._terms.alpha)
 
     @staticmethod
     def _field_log_e(watched: _Watched) -> float:
@@ -244,41 +266,44 @@ class PairEvidence:
     # --- what it says ------------------------------------------------------------------------------------------------
     def acts(self, place: str) -> bool:
         """Return whether a difference in this field may end a rollout."""
-        return self.twin and (place == STATUS_FIELD or self._bodies == "act")
+        return bool(self._terms.twin) and (place == STATUS or self._terms.bodies == "act")
 
     def _parts(self) -> list[tuple[str, float]]:
         """Return what each part of the stake has become, by name."""
-        parts = [(STATUS_FIELD, log(_STATUS) + self._status.log_e)]
-        for factor, bet in zip(FACTORS, self._latency, strict=True):
-            parts.append((f"latency x{factor:g}", log(_LATENCY / len(FACTORS)) + bet.log_e))
+        if not self._terms.twin:
+            return [(FAILURES, self._failures.log_e)]
+        parts = [(FAILURES, log(_FAILURES) + self._failures.log_e)]
+        for name, bet in zip(LATENCIES, self._latency, strict=True):
+            parts.append((name, log(_LATENCY / len(FACTORS)) + bet.log_e))
         rest = 1.0
         for field, one in self._fields.items():
             if one.stake and self.acts(field.place):
                 rest -= one.stake
                 parts.append((field.place, log(_FIELDS * one.stake) + one.bet.log_e))
-        return [*parts, ("", log(_FIELDS * max(rest, 1e-9)))]
+        return [*parts, (_UNUSED, log(_FIELDS * rest))]
 
     @property
     def log_e(self) -> float:
         """The logarithm of the e-value of everything together."""
         return log_sum([log_e for _, log_e in self._parts()])
 
-    def standing(self, canary: str, reference: str) -> Standing:
+    def standing(self, canary: str, reference: str) -> PairStanding:
         """Return what the copies say; the names are those of upstreams."""
         parts = self._parts()
         total = log_sum([log_e for _, log_e in parts])
-        leading = max(parts[:-1], key=lambda part: part[1])[0]
+        leading = max((part for part in parts if part[0]), key=lambda part: part[1])[0]
         p = exp(-self._peak)
-        text = f"copies: {self._described(leading, canary, reference)} (e-value {exp(min(total, 600.0)):.3g}"
-        convicted = total >= -log(self.alpha * SHARE)
-        return Standing(total, p, convicted, leading, f"{text}, anytime p {p:.2g})")
+        text = f"copies: {self._described(leading, canary, reference)} (e-value {exp(min(total, _LARGEST)):.3g}"
+        enough = leading != FAILURES or self.canary_bad >= self._terms.min_bad_events
+        convicted = total >= -log(self._terms.alpha) and enough
+        return PairStanding(total, p, convicted, leading, f"{text}, anytime p {p:.2g})")
 
     def _described(self, leading: str, canary: str, reference: str) -> str:
         of = f"of {self.pairs} pairs"
-        if leading == STATUS_FIELD:
+        if leading == FAILURES:
             return f"{self.canary_bad} {of} failed on {canary} alone, {self.reference_bad} on {reference} alone"
-        if leading.startswith("latency x"):
-            place = [f"latency x{factor:g}" for factor in FACTORS].index(leading)
+        if leading in LATENCIES:
+            place = LATENCIES.index(leading)
             mine, its = self.slower[place]
             how = f" {FACTORS[place]:g} times" if place else ""
             return f"{canary} was{how} slower in {mine} {of}, {reference} in {its}"
@@ -286,11 +311,11 @@ class PairEvidence:
             sum(getattr(one, who) for field, one in self._fields.items() if field.place == leading)
             for who in (CANARY_ALONE, TWIN_ALONE)
         )
-        return f"{leading} differed on {canary} alone in {mine} of {self.compared} pairs, on {reference} alone in {its}"
+        return f"{leading} differed on {canary} alone in {mine} pairs, on {reference} alone in {its}"
 
     def verdict(self, one: _Watched) -> str:
         """Return what is to be thought of a field: reported | regression | noise | undecided."""
-        if not self.twin:
+        if not self._terms.twin:
             return "reported"
         if one.convicted:
             return "regression"
@@ -298,15 +323,16 @@ class PairEvidence:
 
     def fields(self) -> list[dict[str, Any]]:
         """Return every field that was seen to differ, for JSON, those that say most first."""
+        twin = bool(self._terms.twin)
         found = [
             {
                 "field": field.place,
                 "kind": field.kind,
                 "rule": field.rule,
                 "canaryOnly": one.canary,
-                "twinOnly": one.twin if self.twin else None,
-                "both": one.both if self.twin else None,
-                "e": round(exp(min(one.bet.log_e, 600.0)), 3) if self.twin else None,
+                "twinOnly": one.twin if twin else None,
+                "both": one.both if twin else None,
+                "e": round(exp(min(one.bet.log_e, _LARGEST)), 3) if twin else None,
                 "verdict": self.verdict(one),
                 "acts": self.acts(field.place),
                 "examples": list(one.examples),
@@ -321,7 +347,7 @@ class PairEvidence:
         return {
             "counts": [self.pairs, self.both_bad, self.canary_bad, self.reference_bad, self.compared],
             "slower": self.slower,
-            "status": self._status.plain(),
+            "failures": self._failures.plain(),
             "latency": [bet.plain() for bet in self._latency],
             "untracked": self.untracked,
             "peak": self._peak,
@@ -342,7 +368,7 @@ class PairEvidence:
         """Take up a state of `plain()`. Raises KeyError, TypeError, ValueError: it is none."""
         self.pairs, self.both_bad, self.canary_bad, self.reference_bad, self.compared = plain["counts"]
         self.slower = [list(pair) for pair in plain["slower"]]
-        self._status.restore(plain["status"])
+        self._failures.restore(plain["failures"])
         for bet, saved in zip(self._latency, plain["latency"], strict=True):
             bet.restore(saved)
         self.untracked, self._peak = plain["untracked"], plain["peak"]

@@ -9,25 +9,35 @@ from collections.abc import Mapping, Sequence
 from math import ceil, log
 from typing import Any, Final, NamedTuple
 
-from splitproxy.core.sequential import (
-    BETTER_RATES,
-    SAFE_RATIOS,
-    THRESHOLDS,
-    LabelBet,
-    RateBet,
-    Schedule,
-    Slow,
-    Wealth,
-    log_sum,
-)
+from splitproxy.core.sequential import BETTER_RATES, SAFE_RATIOS, LabelBet, RateBet, Schedule, Wealth, log_sum
+from splitproxy.core.slowness import THRESHOLDS, Slow
 
 MARGINS: Final = ((0.01, 10.0, 0.02), (0.05, 5.0, 0.015), (0.10, 3.0, 0.01), (0.25, 2.0, 0.005), (1.0, 1.5, 0.005))
 """(weight up to, how many times likelier bad events must not be, share of bad requests that is good enough)."""
 _ROOM: Final = 1.25
 """A margin is wider than what is tolerated by this factor at least, or a tolerated canary would hardly ever pass."""
-_TAIL: Final = THRESHOLDS.index(0.99)
+TAIL: Final = THRESHOLDS.index(0.99)
 """The threshold at which latency has to be shown not to be worse."""
+_NOTHING: Final = 1e-9
 _FROM_START: Final = Schedule(0)
+
+
+class Margins(NamedTuple):
+    """What the canary has to be shown to keep: for errors either ratio or share, for slow requests too."""
+
+    ratio: float
+    """How many times likelier bad events must not be."""
+    share: float
+    """The share of bad requests that is good enough."""
+    slow_ratio: float
+    slow_share: float
+    """The same of requests above the primary's p99."""
+
+
+def stage_margins(weight: float, errors: float) -> Margins:
+    """Return a stage's margins; `errors`: the tolerated ratio of bad events."""
+    ratio, share = next((ratio, share) for most, ratio, share in MARGINS if weight <= most)
+    return Margins(max(ratio, errors * _ROOM), share, ratio, min(ratio * (1.0 - THRESHOLDS[TAIL]), 0.5))
 
 
 class Gate(NamedTuple):
@@ -55,7 +65,7 @@ class _Half(NamedTuple):
 
     def log_e(self) -> float:
         """Return the evidence: the mean of both, since a canary that should not pass violates both."""
-        return log_sum((self.relative.log_start, self.absolute.log_start)) - log(2)
+        return log_sum((self.relative.log_e, self.absolute.log_e)) - log(2)
 
     def seconds(self, needed: float, ticks: int) -> float | None:
         """Return how long it takes until the first bet alone suffices, if all goes on as it did."""
@@ -75,10 +85,10 @@ class StageGate:
 
     def __init__(self, weight: float, errors: float) -> None:
         """`weight`: of the stage, 0 to 1; `errors`: the tolerated ratio of bad events."""
-        ratio, self._share = next((ratio, share) for most, ratio, share in MARGINS if weight <= most)
-        self._slow_share = min(ratio * (1.0 - THRESHOLDS[_TAIL]), 0.5)
-        self._errors = _Half(_safe(max(ratio, errors * _ROOM)), _low())
-        self._latency = _Half(_safe(ratio), _low())
+        margins = stage_margins(weight, errors)
+        self._share, self._slow_share = margins.share, margins.slow_share
+        self._errors = _Half(_safe(margins.ratio), _low())
+        self._latency = _Half(_safe(margins.slow_ratio), _low())
         self._weight = weight
         self._requests = self.ticks = 0
 
@@ -95,13 +105,13 @@ class StageGate:
 
     def add_slow(self, slow: Sequence[Slow], weight: float) -> None:
         """Weigh requests above and below each threshold."""
-        above, below, its_above, _ = slow[_TAIL]
+        above, below, its_above, _ = slow[TAIL]
         self._latency.relative.add(above, above + its_above, weight)
         self._latency.absolute.add(above, above + below, self._slow_share)
 
     def add_first_slow(self, slow: Sequence[tuple[int, int]], weight: float) -> None:
         """Weigh clients that were above a threshold for the first time, each (the canary's, both)."""
-        canary, both = slow[_TAIL]
+        canary, both = slow[TAIL]
         self._latency.relative.add(canary, both, weight)
 
     def standing(self, beta: float, dwell: float) -> Gate:
@@ -158,9 +168,9 @@ def _low() -> RateBet:
 def _time(wealth: Wealth, needed: float, ticks: int) -> float | None:
     """Return when the first of the bets alone has gathered `needed` if it goes on as it did; None: never."""
     times = [
-        max(0.0, (needed - log(prior) - gathered) * ticks / gathered)
-        for prior, gathered in zip(wealth.prior(), wealth.logs(), strict=True)
-        if gathered > 0.0
+        max(0.0, (needed - held) * ticks / (held - staked))
+        for staked, held in wealth.logs()
+        if held > staked + _NOTHING
     ]
     return min(times, default=None) if ticks else None
 

@@ -331,6 +331,10 @@ def _check_coding(coding: bytes, head: RequestHead) -> None:
     head.chunked = True
 
 
+_PROTOCOL: Final = re.compile(rb"(?!h2c(?:/|$))[!#$%&'*+\-.^_`|~0-9a-z]+(?:/[!#$%&'*+\-.^_`|~0-9a-z]+)?")
+"""RFC 9110 §7.8: a name, and a version perhaps; whatever else might be taken for h2c by somebody is no offer either."""
+
+
 def _apply_options(head: RequestHead) -> None:
     """Act on what Connection lists: persistence, and fields that end here (RFC 9110 §7.6.1)."""
     options = head.options
@@ -342,7 +346,7 @@ def _apply_options(head: RequestHead) -> None:
         # h2c would let a client speak past us (RFC 9113 §3.1 has dropped it); what is not in Connection is no offer.
         offers = [offer.strip(b" \t") for offer in head.upgrade.split(b",")]
         allowed = b"upgrade" in options and head.minor == 1
-        head.upgrade = b", ".join(offer for offer in offers if offer and offer != b"h2c") if allowed else b""
+        head.upgrade = b", ".join(filter(_PROTOCOL.fullmatch, offers)) if allowed else b""
     nominated = options - HARMLESS
     if nominated:
         head.cuts = merge_cuts(head.cuts, spans_of(head.low, head.line_end, nominated))

@@ -28,29 +28,16 @@ BETTER_RATES: Final = (0.1, 0.3, 0.6)
 """Multiples of a limit, for bets that the rate is below it."""
 PAIRED: Final = 0.5
 """The weight of copies: of a pair of answers that differ, either side may be the bad one."""
-THRESHOLDS: Final = (0.5, 0.75, 0.9, 0.95, 0.99, 0.999)
-"""The primary's quantiles at which latency is compared."""
-SLOWER: Final = (
-    (1.1, 1.2, 1.4, 1.7),
-    (1.15, 1.3, 1.6, 2.2, 3.0),
-    (1.2, 1.4, 1.8, 2.5, 4.0, 7.0),
-    (1.3, 1.6, 2.2, 3.5, 6.0, 12.0),
-    (1.5, 2.0, 3.0, 5.0, 10.0, 30.0),
-    (2.0, 4.0, 10.0, 40.0, 200.0),
-)
-"""For each threshold, how many times likelier a request is above it on the canary: those that bets are spread over."""
 HOUR: Final = 3600
 """Ticks, one a second."""
 
 _MOST_RATE: Final = 0.9
 _WEIGHTS_KEPT: Final = 512
-_LEAST, _MOST = 600.0, 1e280
-"""Beyond these a stake is cut short; to throw money away keeps a bet honest."""
+_LEAP: Final = 600.0
+_LEAST, _MOST = 1e-250, 1e280
+"""A bet that lost all but this keeps it, and one that won so much wins no more: neither touches any verdict."""
 
 _Logs = TypeVar("_Logs")
-
-Slow = tuple[int, int, int, int]
-"""Of one threshold: the canary's requests above it and below it, the primary's above it and below it."""
 
 
 class Schedule(NamedTuple):
@@ -79,7 +66,7 @@ class Wealth:
     quickly as ever, and costs a little of everything else.
     """
 
-    __slots__ = ("_late", "_logs", "_prior", "_schedule", "_start_mass", "_unspent", "ticks")
+    __slots__ = ("_held", "_late_prior", "_prior", "_schedule", "_unspent", "ticks")
 
     ticks: int
     """Ticks so far."""
@@ -88,74 +75,51 @@ class Wealth:
         """`prior`: each bet's part of the stake, together 1. `start_mass`: the part that is bet from the start."""
         self._prior = tuple(prior)
         self._schedule = schedule
-        self._start_mass = start_mass
-        self._logs = [0.0] * len(self._prior)
-        self._late = [0.0] * len(self._prior)
-        self._unspent = 1.0
+        self._held = [start_mass * part for part in prior]
+        self._late_prior = [(1.0 - start_mass) * part for part in prior]
+        self._unspent = 1.0 - start_mass
         self.ticks = 0
 
     def tick(self) -> None:
         """Start anew with this tick's share; to be called before the tick's data are seen."""
         self.ticks += 1
         share = self._schedule.share(self.ticks)
-        if share and self._start_mass < 1.0:
-            self._unspent -= share
-            self._late = [late + share * prior for late, prior in zip(self._late, self._prior, strict=True)]
+        if share and self._unspent > 0.0:
+            self._unspent -= share * sum(self._late_prior)
+            self._held = [held + share * part for held, part in zip(self._held, self._late_prior, strict=True)]
 
     def gain(self, gains: Sequence[float]) -> None:
         """Multiply each bet by its outcome; `gains` are logarithms, one for each bet."""
-        self._logs = [log_ + gain for log_, gain in zip(self._logs, gains, strict=True)]
-        if not self.ticks:
-            return
-        if max(gains) > _LEAST:
-            gains = [min(gain, _LEAST) for gain in gains]
-        self._late = [late * exp(gain) for late, gain in zip(self._late, gains, strict=True)]
-        if max(self._late) > _MOST:
-            self._late = [min(late, _MOST) for late in self._late]
-
-    @property
-    def log_start(self) -> float:
-        """The logarithm of what the money that was bet from the start has become."""
-        return _log_mean(self._logs, self._prior)
+        if max(gains) > _LEAP:
+            gains = [min(gain, _LEAP) for gain in gains]
+        held = [held * exp(gain) for held, gain in zip(self._held, gains, strict=True)]
+        if max(held) > _MOST or min(held) < _LEAST:
+            held = [min(max(each, _LEAST), _MOST) for each in held]
+        self._held = held
 
     @property
     def log_e(self) -> float:
         """The logarithm of the e-value."""
-        late = sum(self._late) + max(self._unspent, 0.0)
-        if self._start_mass == 1.0 or late <= 0.0:
-            return log(self._start_mass) + self.log_start
-        return log_sum((log(self._start_mass) + self.log_start, log((1.0 - self._start_mass) * late)))
+        return log(sum(self._held) + max(self._unspent, 0.0))
 
-    def logs(self) -> tuple[float, ...]:
-        """Return the logarithm of each bet from the start, its part of the stake apart."""
-        return tuple(self._logs)
-
-    def prior(self) -> tuple[float, ...]:
-        """Return each bet's part of the stake."""
-        return self._prior
+    def logs(self) -> list[tuple[float, float]]:
+        """Return for each bet the logarithms of its part of the stake and of what it holds."""
+        return [(log(part), log(held)) for part, held in zip(self._prior, self._held, strict=True)]
 
     def leader(self) -> int:
-        """Return which bet holds the most wealth, late starts with it."""
-        peak = max(self._logs)
-        if peak > _LEAST:
-            return self._logs.index(peak)
-        mass = self._start_mass
-        held = [
-            mass * prior * exp(log_) + (1.0 - mass) * late
-            for prior, log_, late in zip(self._prior, self._logs, self._late, strict=True)
-        ]
-        return held.index(max(held))
+        """Return which bet holds the most wealth."""
+        return self._held.index(max(self._held))
 
     def plain(self) -> dict[str, Any]:
         """Return the state, safe for JSON and exact."""
-        return {"ticks": self.ticks, "unspent": self._unspent, "start": [*self._logs], "late": [*self._late]}
+        return {"ticks": self.ticks, "unspent": self._unspent, "held": [*self._held]}
 
     def restore(self, plain: Mapping[str, Any]) -> None:
         """Take up a state of `plain()`. Raises ValueError: it is of other bets."""
-        if not len(plain["start"]) == len(plain["late"]) == len(self._prior):
-            raise ValueError(f"{len(plain['start'])} bets were saved, {len(self._prior)} are made")
+        if len(plain["held"]) != len(self._prior):
+            raise ValueError(f"{len(plain['held'])} bets were saved, {len(self._prior)} are made")
         self.ticks, self._unspent = int(plain["ticks"]), float(plain["unspent"])
-        self._logs, self._late = [*map(float, plain["start"])], [*map(float, plain["late"])]
+        self._held = [*map(float, plain["held"])]
 
 
 def log_sum(logs: Sequence[float]) -> float:
@@ -175,15 +139,16 @@ def label_logs(ratio: float, tolerated: float, weight: float) -> tuple[float, fl
     return canary, primary
 
 
-def level_logs(slow: float, ratio: float, weight: float) -> tuple[float, float, float, float]:
-    """Return what requests do to a bet that the canary's are `ratio` times likelier above a threshold.
+def rate_logs(multiple: float, limit: float) -> tuple[float, float]:
+    """Return what a bad request and a good one do to a bet on `multiple` times the limit against the limit.
 
-    Logarithms, for the canary above and below, the primary above and below; `slow` is about the primary's share
-    above it. If it is not, the bet is worse and as honest: only that the second factor is below the first matters.
+    Logarithms. With a multiple above 1 the null is "the rate is the limit at most", with one below "at least".
+    Raises ValueError: the limit is not inside 0 to 1.
     """
-    above, its_above = label_logs(ratio, 1.0, weight)
-    below, its_below = label_logs((1.0 - ratio * slow) / (1.0 - slow), 1.0, weight)
-    return above, below, its_above, its_below
+    if not 0.0 < limit < 1.0:
+        raise ValueError(f"a rate can only be compared with a limit between 0 and 1, not with {limit}")
+    rate = min(multiple * limit, max(_MOST_RATE, (1.0 + limit) / 2))
+    return log(rate / limit), log1p(-rate) - log1p(-limit)
 
 
 class LabelBet(Wealth):
@@ -213,7 +178,7 @@ class LabelBet(Wealth):
 
         Returns the logarithm of each bet's gain.
         """
-        logs = _cache(self._cached, weight, self._logs_at)
+        logs = cached_logs(self._cached, weight, self._logs_at)
         primary = both - canary
         gains = [canary * mine + primary * its for mine, its in logs]
         self.gain(gains)
@@ -225,64 +190,6 @@ class LabelBet(Wealth):
 
     def _logs_at(self, weight: float) -> tuple[tuple[float, float], ...]:
         return tuple(label_logs(ratio, self._tolerated, weight) for ratio in self._ratios)
-
-
-class LatencyBet(Wealth):
-    """Bets that the canary's requests are likelier above the primary's quantiles, each threshold with some ratios."""
-
-    __slots__ = ("_bets", "_cached", "_firsts", "numbers")
-
-    numbers: tuple[int, ...]
-    """Each bet's threshold, counted from 0."""
-
-    def __init__(
-        self,
-        thresholds: Sequence[float] = THRESHOLDS,
-        ratios: Sequence[Sequence[float]] = SLOWER,
-        *,
-        schedule: Schedule = Schedule(),  # noqa: B008 - immutable
-        start_mass: float = 0.5,
-    ) -> None:
-        self._bets = [
-            (1.0 - quantile, ratio) for quantile, some in zip(thresholds, ratios, strict=True) for ratio in some
-        ]
-        prior = [1.0 / len(thresholds) / len(some) for some in ratios for _ in some]
-        super().__init__(prior, schedule, start_mass)
-        self.numbers = tuple(number for number, some in enumerate(ratios) for _ in some)
-        self._cached: dict[float, tuple[tuple[float, float, float, float], ...]] = {}
-        self._firsts: dict[float, tuple[tuple[float, float], ...]] = {}
-
-    def add(self, slow: Sequence[Slow], weight: float) -> list[float]:
-        """Weigh requests, counted above and below each threshold; return the logarithm of each bet's gain."""
-        logs = _cache(self._cached, weight, self._logs_at)
-        gains = [
-            above * one + below * other + its_above * its_one + its_below * its_other
-            for (above, below, its_above, its_below), (one, other, its_one, its_other) in zip(
-                [slow[number] for number in self.numbers], logs, strict=True
-            )
-        ]
-        self.gain(gains)
-        return gains
-
-    def add_first(self, slow: Sequence[tuple[int, int]], weight: float) -> list[float]:
-        """Weigh clients that keep their side, each once per threshold when first above: (the canary's, both)."""
-        logs = _cache(self._firsts, weight, self._first_logs_at)
-        gains = [
-            canary * mine + (both - canary) * its
-            for (canary, both), (mine, its) in zip([slow[number] for number in self.numbers], logs, strict=True)
-        ]
-        self.gain(gains)
-        return gains
-
-    def threshold(self) -> int:
-        """Return the number of the threshold whose bet holds the most."""
-        return self.numbers[self.leader()]
-
-    def _logs_at(self, weight: float) -> tuple[tuple[float, float, float, float], ...]:
-        return tuple(level_logs(slow, ratio, weight) for slow, ratio in self._bets)
-
-    def _first_logs_at(self, weight: float) -> tuple[tuple[float, float], ...]:
-        return tuple(label_logs(ratio, 1.0, weight) for _, ratio in self._bets)
 
 
 class RateBet(Wealth):
@@ -306,16 +213,12 @@ class RateBet(Wealth):
 
     def add(self, bad: int, requests: int, limit: float) -> None:
         """Weigh `requests`, `bad` of them bad, against `limit`, a probability. Raises ValueError: it is not one."""
-        logs = _cache(self._cached, limit, self._logs_at)
+        logs = cached_logs(self._cached, limit, self._logs_at)
         good = requests - bad
         self.gain([bad * worse + good * better for worse, better in logs])
 
     def _logs_at(self, limit: float) -> tuple[tuple[float, float], ...]:
-        if not 0.0 < limit < 1.0:
-            raise ValueError(f"a rate can only be compared with a limit between 0 and 1, not with {limit}")
-        most = max(_MOST_RATE, (1.0 + limit) / 2)
-        rates = [min(multiple * limit, most) for multiple in self._multiples]
-        return tuple((log(rate / limit), log1p(-rate) - log1p(-limit)) for rate in rates)
+        return tuple(rate_logs(multiple, limit) for multiple in self._multiples)
 
 
 def ratio_bounds(events: Mapping[float, tuple[int, int]], alpha: float) -> tuple[float, float | None]:
@@ -365,7 +268,7 @@ def _log_mean(logs: Sequence[float], prior: Sequence[float]) -> float:
     return peak + log(sum([part * exp(log_ - peak) for part, log_ in zip(prior, logs, strict=True)]))
 
 
-def _cache(kept: dict[float, _Logs], weight: float, make: Callable[[float], _Logs]) -> _Logs:
+def cached_logs(kept: dict[float, _Logs], weight: float, make: Callable[[float], _Logs]) -> _Logs:
     """Return what belongs to a weight; few are ever in use, so all are forgotten when they have become many."""
     found = kept.get(weight)
     if found is None:

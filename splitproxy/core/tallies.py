@@ -30,6 +30,8 @@ _EPOCH_AT: Final = _OCTET * _COUNT
 _EPOCH_BITS: Final = 16
 PER_MILLE: Final = 1000
 """What a tolerance is counted in."""
+_MICRO: Final = 1_000_000
+_DELAY_AT: Final = 32
 
 EPOCH: Final = 0
 """The epoch plus one; 0: none yet."""
@@ -70,8 +72,16 @@ class Coin(NamedTuple):
     """Whether a client was drawn, whose further requests follow it, and not the request alone."""
     thresholds: tuple[int, ...]
     """Buckets above which a request is slow, one for each of QUANTILES; empty: latency is not compared."""
-    scale: float
-    """What durations are multiplied with before they are counted."""
+    scale: float = 1.0
+    delay: float = 0.0
+    """What is tolerated of this side: see `Coin.even`."""
+
+    def even(self, seconds: float) -> float:
+        """Return a duration less what is tolerated: divided by a factor or shortened by a delay, whatever takes more.
+
+        Both are monotone, so what is compared is whether the canary is slower than the primary would be with either.
+        """
+        return min(seconds * self.scale, seconds - self.delay)
 
 
 class Aims(NamedTuple):
@@ -79,8 +89,19 @@ class Aims(NamedTuple):
 
     thresholds: tuple[int, ...] = ()
     """Buckets; empty, or one for each of QUANTILES."""
-    tolerance: int = PER_MILLE
-    """How many times longer the canary may take, per mille."""
+    tolerance: float = 1.0
+    """How many times longer the canary may take."""
+    delay: float = 0.0
+    """By how many seconds longer it may take in any case."""
+
+    def word(self) -> int:
+        """Return the 64 bits by which workers are told what is tolerated: per mille, and microseconds."""
+        return round(self.delay * _MICRO) << _DELAY_AT | round(self.tolerance * PER_MILLE)
+
+
+def tolerated(word: int) -> tuple[float, float]:
+    """Return scale and delay of a canary's coin, of what `Aims.word` has written; 0: nothing was."""
+    return PER_MILLE / ((word & (1 << _DELAY_AT) - 1) or PER_MILLE), (word >> _DELAY_AT) / _MICRO
 
 
 def key(rollout: str, epoch: int) -> Key:

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from splitproxy.core.filters import Plain
+from splitproxy.core.requests import RequestHead
 
-_SPAN_RANGE: Final = 1 << 64
-RIGHT: Final = _SPAN_RANGE - 1
-"""The right half of a trace id, by which a ratio decides; so do the SDKs of OpenTelemetry (TraceIdRatioBased)."""
+_HALF: Final = 1 << 64
+"""Values of the right half of a trace id, by which a ratio decides; so do OpenTelemetry's SDKs (TraceIdRatioBased)."""
 SAMPLED: Final = 1
 """The flag of a `traceparent` whose sender records (W3C Trace Context §3.2.2.5)."""
 _RANDOM: Final = 2
@@ -21,8 +21,13 @@ _RANDOM: Final = 2
 _PARENT: Final = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-[\x21-\x7e]*)?"
 )
-_MARK: Final = b"\r\ntrace"
+MARK: Final = b"\r\ntrace"
 """What a head in lower case must hold to have a field of the trace context at all."""
+_NAME: Final = b"\r\ntraceparent:"
+_UNRECORDED: Final = re.compile(
+    rb"\r\n(?i:traceparent):[ \t]*00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[02][ \t]*\r\n"
+)
+"""The line of nearly all senders that do not record."""
 FIELDS: Final = (b"traceparent", b"tracestate")
 LONGEST: Final = 1024
 """Bytes of a text in a span; the rest is left out."""
@@ -45,9 +50,10 @@ class Context(NamedTuple):
         return bool(self.flags & SAMPLED)
 
 
-def carries(low: bytes) -> bool:
-    """Return whether a head in lower case may have a field of the trace context."""
-    return low.find(_MARK) >= 0
+def unrecorded(head: RequestHead, at: int) -> bool:
+    """Return whether it is plain that the sender does not record; `at` is where `MARK` was found in `head.low`."""
+    found = _UNRECORDED.match(head.raw, at + head.line_end)
+    return found is not None and head.low.find(_NAME, at + 1) < 0
 
 
 def parse_parent(value: bytes | None) -> Context | None:
@@ -76,7 +82,7 @@ class Sampling:
         kind: str = plain["sampler"]
         self.follows = kind.startswith("parentbased_")
         """Whether the sender's decision is ours, if it made one."""
-        self.bound = round(_share(kind, plain["ratio"]) * _SPAN_RANGE)
+        self.bound = round(_share(kind, plain["ratio"]) * _HALF)
         """Traces whose id has a right half below it are sampled, where we decide."""
         self.query: str = plain["query"]
 

@@ -3,7 +3,7 @@
 from math import exp
 
 from splitproxy.core.onset import Counts
-from splitproxy.core.sequential import Slow
+from splitproxy.core.slowness import Slow
 
 _E_SHOWN = 20.0
 """Natural logarithm beyond which an e-value is shown as a power of ten."""
@@ -13,9 +13,14 @@ def error_words(counts: Counts, *, clients: bool) -> str:
     """Return how errors compare: `errors 77x as likely on the canary: 4 of its 52 requests failed, 1 of 998 …`."""
     if not counts.bad_canary and not counts.bad_primary:
         return "no errors on either side"
-    canary = _failed(counts.bad_canary, counts.canary, clients)
-    primary = _failed(counts.bad_primary, counts.primary, clients)
-    both = f"{canary}, {primary} on the primary"
+    canary, primary = f"{counts.bad_canary or 'none'} of its", f"{counts.bad_primary or 'none'} of"
+    if clients:
+        both = (
+            f"{canary} clients met an error ({counts.canary:,} requests), "
+            f"{primary} the primary's ({counts.primary:,} requests)"
+        )
+    else:
+        both = f"{canary} {counts.canary:,} requests failed, {primary} {counts.primary:,} on the primary"
     if not counts.bad_primary:
         return f"errors on the canary alone: {both}"
     if not counts.canary or not counts.primary:
@@ -41,7 +46,7 @@ def slow_words(quantile: float, slow: Slow, *, clients: bool) -> str:
 
 def limit_words(counts: Counts, limit: float) -> str:
     """Return how the canary keeps an absolute limit where nobody is left to compare it with."""
-    failed = _failed(counts.bad_canary, counts.canary, clients=False)
+    failed = f"{counts.bad_canary:,} of {counts.canary:,} requests failed"
     return f"errors above the limit of {_percent(limit)}: {failed} on the canary, with no primary traffic to compare"
 
 
@@ -60,13 +65,6 @@ def place_words(weight: float, seconds: int) -> str:
     """Return at which weight and since when, to be put behind a comparison; 0 seconds: since the beginning."""
     since = f" in the last {seconds:,} s" if seconds else ""
     return f"{since}, at weight {_percent(weight)}" if 0.0 < weight < 1.0 else since
-
-
-def _failed(bad: int, requests: int, clients: bool) -> str:
-    number = f"{bad:,}" if bad else "none"
-    if clients:
-        return f"{number} of the clients among {requests:,} requests met an error"
-    return f"{number} of {requests:,} requests failed"
 
 
 def _times(ratio: float) -> str:

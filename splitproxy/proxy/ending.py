@@ -199,7 +199,7 @@ class Ending:
                 self.drop_attempt(OUTCOME["upstream_timeout"])
         elif self.opening and not self.attempts:
             self.attempts = 1
-            series.attempt(OUTCOME["connect_timeout"], None)
+            series.attempt(OUTCOME["connect_timeout"], None, self)
 
     def refuse(self, error: ProxyError) -> None:
         """Answer with `error`; once the answer has begun, all that is left is to cut it off."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from splitproxy.core.routing import Mirror
     from splitproxy.proxy.exchange import Exchange
     from splitproxy.proxy.service import Service
+    from splitproxy.proxy.upstream import Connection
 
     _Exchange = Exchange
 else:  # those that become paired start copies themselves, and modules have no circles
@@ -89,7 +90,10 @@ def start_pair(exchange: "Exchange", live: "LiveSplit", head: bytes) -> list[Cop
 class Pair:
     """One request's answers, as far as they are known."""
 
-    __slots__ = ("_comparison", "_live", "_parties", "_run", "_service", "_told", "limit", "over", "request", "taken")
+    __slots__ = (
+        *("_comparison", "_live", "_parties", "_run", "_service", "_told"),
+        *("limit", "over", "request", "sent", "taken"),
+    )
 
     over: bool
     """Whether there is nothing more to be told: it was counted, or will never be."""
@@ -97,6 +101,8 @@ class Pair:
     """What has come of each party's answer; None: the answers are not compared."""
     limit: float
     """Seconds that a copy has for its answer; the original is held to the same."""
+    sent: float
+    """When the original was sent: what was done for the copies before is not held against the primary."""
 
     def __init__(self, exchange: "Exchange", live: "LiveSplit", mirror: "Mirror", comparison: Comparison) -> None:
         self._service, self._live, self._comparison = exchange.service, live, comparison
@@ -105,6 +111,7 @@ class Pair:
         self._told: dict[int, Told] = {}
         self.limit = mirror.timeout
         self.over = False
+        self.sent = 0.0
         self.taken = None
         rule = exchange.rule
         assert rule is not None
@@ -153,7 +160,8 @@ class Pair:
     def _join(self) -> None:
         told = self._told
         reference = told[TWIN if TWIN in told else PRIMARY].outcome
-        for cell in counted(told[CANARY].outcome, reference, self._comparison.tolerated):
+        comparison = self._comparison
+        for cell in counted(told[CANARY].outcome, reference, comparison.factor, comparison.delay):
             self._count(cell)
         answers = {party: one.answer for party, one in told.items() if one.answer is not None}
         if len(answers) == self._parties:
@@ -170,8 +178,8 @@ class Pair:
         found = []
         for field in sorted(mine.keys() | its.keys()):
             who = BOTH if field in mine and field in its else CANARY_ALONE if field in mine else TWIN_ALONE
-            before, after = shown.get(field) or (twins[field][0], "")
-            values = [before, after] if TWIN not in answers else [before, after, twins.get(field, ("", ""))[1]]
+            before = (shown.get(field) or twins[field])[0]
+            values = [before, *(some.get(field, ("", before))[1] for some in (shown, twins)[: self._parties - 1])]
             found.append([differences.written(field[0]), field[1], who, *values])
         rule, request = self.request
         message: dict[str, Any] = {
@@ -265,6 +273,12 @@ class _Paired(_Exchange):
 
     __slots__ = ()
 
+    def send(self, connection: "Connection") -> None:
+        """Send, and take note when."""
+        if not self.attempts:
+            self.pair.sent = perf_counter()
+        super().send(connection)
+
     def on_response(self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None) -> None:
         """Take the beginning of the answer, and relay."""
         if self.attempts == 1:
@@ -292,7 +306,7 @@ class _Paired(_Exchange):
     def _end_attempt(self, outcome: int) -> None:
         """Tell how the first attempt went."""
         if self.attempts == 1:
-            self._tell(outcome, perf_counter() - (self.attempt_started or self.started))
+            self._tell(outcome)
         super()._end_attempt(outcome)
 
     def _close(self, elapsed: float) -> None:
@@ -301,11 +315,12 @@ class _Paired(_Exchange):
             if self.error is not None and not isinstance(self.error, UpstreamError):
                 self.pair.tell(PRIMARY, None)
             else:
-                self._tell(_SERVER_ERROR if self.error or self.status >= 500 else _SUCCESS, elapsed)
+                self._tell(_SERVER_ERROR if self.error or self.status >= 500 else _SUCCESS)
         super()._close(elapsed)
 
-    def _tell(self, outcome: int, elapsed: float) -> None:
+    def _tell(self, outcome: int) -> None:
         """Tell an outcome. What took longer than a copy may take is as bad as a copy that did."""
+        elapsed = perf_counter() - self.pair.sent
         if outcome >= _CLIENT_GONE or not self.timed:
             self.pair.tell(PRIMARY, None)
         else:

@@ -337,7 +337,9 @@ class Upstream:
         if outliers.allows(ejected, len(weighed)):
             row.clear()
             seconds = health.eject(outliers, self._loop.time())
-            _log.warning("%s of upstream %s is ejected for %g s", endpoint.name.decode(), self.plan.name, seconds)
+            fields = {"upstream": self.plan.name, "endpoint": endpoint.name.decode(), "seconds": seconds}
+            words = "%(endpoint)s of upstream %(upstream)s is ejected for %(seconds)g s"
+            _log.warning(words, fields, extra={"fields": fields})
             self._changed()
 
     def _show(self, endpoint: Endpoint) -> None:

@@ -75,10 +75,12 @@ class Prober:
                 wait = check.interval
                 continue
             if health.probed(not failure, check, asyncio.get_running_loop().time()):
+                fields = {"upstream": plan.name, "endpoint": f"{site[0]}:{site[1]}"}
                 if failure:
-                    _log.warning("%s:%d of upstream %s is unhealthy: %s", *site, plan.name, failure)
+                    words = "%s:%d of upstream %s is unhealthy: %s"
+                    _log.warning(words, *site, plan.name, failure, extra={"fields": fields})
                 else:
-                    _log.warning("%s:%d of upstream %s is healthy again", *site, plan.name)
+                    _log.warning("%s:%d of upstream %s is healthy again", *site, plan.name, extra={"fields": fields})
                 self._changed()
             wait = check.interval * (1 - _JITTER + 2 * _JITTER * random())
 

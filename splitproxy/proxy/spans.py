@@ -6,7 +6,7 @@ Nothing here waits: who serves requests has no time for who looks at them later.
 import errno
 import socket
 from random import getrandbits
-from time import perf_counter, time_ns
+from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Final
 
 from splitproxy.core import stats
@@ -26,7 +26,7 @@ _BUFFER: Final = 1 << 20
 """Bytes of messages that the kernel is asked to keep for control; it may keep fewer."""
 _FLUSH_AFTER: Final = 0.25
 """Seconds for which spans are gathered."""
-_SERVER_ERROR: Final = stats.OUTCOMES.index("5xx")
+_SUCCESS, _SERVER_ERROR = stats.OUTCOMES.index("success"), stats.OUTCOMES.index("5xx")
 
 
 def new_span() -> bytes:
@@ -92,7 +92,7 @@ class Recording:
 
     __slots__ = (
         *("_answered", "_calls", "_counted", "_failure", "_next", "_parent", "_since", "_state", "_target", "flags"),
-        *("span", "trace"),
+        *("_zero", "span", "trace"),
     )
 
     def __init__(self, trace: bytes, context: Context | None = None, state: bytes = b"") -> None:
@@ -110,6 +110,8 @@ class Recording:
         self._counted = self._answered = 0
         self._failure = ""
         self._target = b""
+        self._zero = time_ns() - perf_counter_ns()
+        """When the clock of durations stood at zero, so that all times of a trace fit together."""
 
     @property
     def line(self) -> bytes:
@@ -128,25 +130,23 @@ class Recording:
         """Take note of why no answer, or not all of it, will come."""
         self._failure = outcome
 
-    def end_call(self, exchange: "Ending", sampling: "Sampling", outcome: int = 0) -> None:
+    def end_call(self, exchange: "Ending", sampling: "Sampling", now: float, outcome: int = _SUCCESS) -> None:
         """Note the attempt that is over, if there was one; `outcome` is its, where no failure was noted."""
         if exchange.attempts <= self._counted:
             return
-        now = perf_counter()
         begun = max(exchange.attempt_started or exchange.started, self._since)
         failure, backend, endpoint = self._failure, exchange.backend, exchange.endpoint
-        if not failure and outcome > _SERVER_ERROR:
-            failure = stats.OUTCOMES[outcome]
-        if not failure and self._answered >= 400:
+        if not failure and self._answered >= 400 and outcome <= _SERVER_ERROR:
             failure = str(self._answered)
+        elif not failure and outcome != _SUCCESS:
+            failure = stats.OUTCOMES[outcome]
         unconnected = endpoint is None or failure in _UNCONNECTED
         path, _, query = (self._target or exchange.head.target).partition(b"?")
-        end = time_ns()
         self._calls.append(
             Call(
                 span=self._next,
-                start=end - int((now - begun) * 1e9),
-                end=end,
+                start=self._at(begun),
+                end=self._at(now),
                 upstream="" if backend is None else backend.upstream,
                 role="none" if backend is None else backend.role,
                 endpoint=b"" if unconnected or endpoint is None else endpoint.name,
@@ -161,9 +161,13 @@ class Recording:
         self._since, self._counted = now, exchange.attempts
         self._next, self._answered, self._failure, self._target = new_span(), 0, "", b""
 
+    def _at(self, seconds: float) -> int:
+        """Return a moment of the clock of durations in nanoseconds since 1970."""
+        return self._zero + int(seconds * 1e9)
+
     def whole(self, exchange: "Ending", elapsed: float, sampling: "Sampling") -> Span:
         """Return what is told of a request that is over after `elapsed` seconds."""
-        head, rule, backend, error, end = exchange.head, exchange.rule, exchange.backend, exchange.error, time_ns()
+        head, rule, backend, error = exchange.head, exchange.rule, exchange.backend, exchange.error
         path = head.target.partition(b"?")[0]
         live = None if rule is None else rule.live
         return Span(
@@ -172,8 +176,8 @@ class Recording:
             parent=self._parent,
             state=self._state,
             flags=self.flags,
-            start=end - int(elapsed * 1e9),
-            end=end,
+            start=self._at(exchange.started),
+            end=self._at(exchange.started + elapsed),
             request_id=exchange.request_id,
             method=head.method[:LONGEST],
             scheme=exchange.downstream.scheme,

@@ -76,27 +76,27 @@ class Book:
 class Tallied(Series):
     """The series of a backend that requests come to by a coin."""
 
-    __slots__ = ("_desk", "book", "drawn", "scale", "side", "sticky")
+    __slots__ = ("_desk", "book", "drawn", "even", "side", "sticky")
 
     def __init__(
         self, cells: stats.Cells, octets: memoryview, block: int, book: Book, coin: Coin, desk: "Tallies"
     ) -> None:
         super().__init__(cells, octets, block)
         self.book, self._desk = book, desk
-        self.side, self.scale, self.sticky = coin.side, coin.scale, coin.client
+        self.side, self.sticky, self.even = coin.side, coin.client, coin.even
         self.drawn = 0
         """Draws that are not written yet."""
 
     def write(self) -> None:
         """Write the batch, to the tally too. Nothing in a batch has failed, and no client's request is in one."""
-        book, side, scale = self.book, self.side, self.scale
+        book, side, even = self.book, self.side, self.even
         if self.drawn:
             book.add(tallies.DRAWN + side, self.drawn)
             self.drawn = 0
         if self.done:
             book.add(tallies.FINISHED + side, len(self.done))
             for one in self.done:
-                book.finish(side, one[1] * scale)
+                book.finish(side, even(one[1]))
         super().write()
 
     def attempt(self, outcome: int, seconds: float | None, exchange: Ending | None = None) -> None:
@@ -115,9 +115,9 @@ class Tallied(Series):
         beyond = book.beyond.pop(exchange, 0)
         if seconds is not None:
             book.move(side, 0, beyond, -1)
-            book.finish(side, seconds * self.scale)
+            book.finish(side, self.even(seconds))
         elif outcome == _GONE and exchange.timed:
-            book.move(side, beyond, passed(book.thresholds, _age(exchange) * self.scale), 1)
+            book.move(side, beyond, passed(book.thresholds, self.even(_age(exchange))), 1)
         if bad:
             book.add(tallies.BAD + side)
             self._desk.tell(book.coin, "bad", self, exchange, outcome, 0)
@@ -128,7 +128,7 @@ class Tallied(Series):
         client: int = exchange.client
         slow = 0
         if outcome <= _GONE and exchange.timed:
-            slow = (1 << passed(book.thresholds, _age(exchange) * self.scale)) - 1
+            slow = (1 << passed(book.thresholds, self.even(_age(exchange)))) - 1
         told = known.get(client, 0)
         fresh = (slow << 1 | bad) & ~told
         if not fresh or (not told and len(known) >= _MOST_CLIENTS):
@@ -146,7 +146,7 @@ class Tallied(Series):
         if self.sticky:
             self._follow(_SUCCESS, exchange, bad=False)
             return
-        age = (now - (exchange.attempt_started or exchange.started)) * self.scale
+        age = self.even(now - (exchange.attempt_started or exchange.started))
         count, before = passed(self.book.thresholds, age), self.book.beyond.get(exchange, 0)
         if count > before:
             self.book.move(self.side, before, count, 1)

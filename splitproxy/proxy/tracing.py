@@ -5,13 +5,14 @@ costs its exchange the decision and one line in its head; one that is goes on as
 """
 
 from random import getrandbits
-from typing import TYPE_CHECKING, ClassVar
+from time import perf_counter
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from splitproxy.core.fields import Field, merge_cuts, spans_of
 from splitproxy.core.requests import RequestHead
 from splitproxy.core.responses import ResponseHead
-from splitproxy.core.tracing import FIELDS, LONGEST, RIGHT, Context, Sampling, carries, parent_line, parse_parent
-from splitproxy.errors import OutOfResources, UpstreamError
+from splitproxy.core.tracing import FIELDS, LONGEST, MARK, Context, Sampling, parent_line, parse_parent, unrecorded
+from splitproxy.errors import OutOfResources, ProxyError, UpstreamError
 from splitproxy.proxy.exchange import MOST_SPARES, Exchange
 from splitproxy.proxy.spans import Recording, new_span
 from splitproxy.proxy.tunnel import Tunnel
@@ -19,6 +20,10 @@ from splitproxy.proxy.upstream import Connection
 
 if TYPE_CHECKING:
     from splitproxy.proxy.service import Service
+
+
+_UNRECORDED: Final = b"traceparent: 00-%016x%%016x-%016x-00\r\n" % (getrandbits(64), getrandbits(64))
+"""The line of requests that nobody records, whose traces differ in the right half: nobody ever asks for the rest."""
 
 
 def trace_by(service: "Service", sampling: Sampling | None) -> None:
@@ -43,27 +48,40 @@ class TracedExchange(Exchange):
 
     def begin(self, head: RequestHead, rest: bytes) -> None:
         """Decide, then route the request."""
-        if carries(head.low):
-            self._begin_within(head, rest)
+        sampling, at = self.service.sampling, head.low.find(MARK)
+        assert sampling is not None
+        if at >= 0:
+            if sampling.follows and unrecorded(head, at):  # nobody records: it goes on as it came
+                self.lines = b""
+                Exchange.begin(self, head, rest)
+            else:
+                self._begin_within(head, rest, sampling)
             return
-        sampling, trace = self.service.sampling, getrandbits(128)
-        assert sampling is not None
-        if trace & RIGHT < sampling.bound:
-            self._record(head, rest, Recording(b"%032x" % trace))
-        else:  # the upstream is told, so that it does not decide otherwise
-            self._send_with(head, rest, b"traceparent: 00-%032x-%016x-00\r\n" % (trace, getrandbits(64)))
+        number = getrandbits(64)
+        if number < sampling.bound:
+            self._record(head, rest, Recording(b"%016x%016x" % (getrandbits(64), number)))
+            return
+        line = _UNRECORDED % number  # so that the upstream does not decide otherwise
+        downstream = self.downstream  # as in `_send_with`, in line: this is the way of nearly every request
+        if head.authority != downstream.authority or not downstream.forwarded:
+            downstream.forward_for(head.authority)
+        ours = downstream.forwarded
+        downstream.forwarded = ours + line
+        self.lines = b""
+        Exchange.begin(self, head, rest)
+        downstream.forwarded = ours
+        self.lines = line
 
-    def _begin_within(self, head: RequestHead, rest: bytes) -> None:
+    def _begin_within(self, head: RequestHead, rest: bytes, sampling: Sampling) -> None:
         """Route a request that seems to be part of a trace."""
-        sampling, context = self.service.sampling, parse_parent(head.field(b"traceparent"))
-        assert sampling is not None
+        context = parse_parent(head.field(b"traceparent"))
         if context is None:  # a trace begins here; what came of one is left out (Trace Context §4.3.2)
             _cut(head, FIELDS)
-            trace = b"%032x" % getrandbits(128)
-            if int(trace[16:], 16) < sampling.bound:
-                self._record(head, rest, Recording(trace))
+            number = getrandbits(64)
+            if number < sampling.bound:
+                self._record(head, rest, Recording(b"%016x%016x" % (getrandbits(64), number)))
             else:
-                self._send_with(head, rest, parent_line(trace, new_span(), 0))
+                self._send_with(head, rest, _UNRECORDED % number)
         elif sampling.wants(context):
             _cut(head, FIELDS[:1])
             state = (head.field(b"tracestate") or b"")[:LONGEST]
@@ -71,7 +89,7 @@ class TracedExchange(Exchange):
         elif context.sampled:
             _cut(head, FIELDS[:1])
             self._send_with(head, rest, parent_line(context.trace, new_span(), context.flags - 1))
-        else:  # nobody records: it goes on as it came
+        else:
             self._send_with(head, rest, b"")
 
     def _send_with(self, head: RequestHead, rest: bytes, line: bytes) -> None:
@@ -152,16 +170,22 @@ class RecordedExchange(TracedExchange):
             self._recording.failed(error.code)
         super().on_failure(error)
 
+    def refuse(self, error: ProxyError) -> None:
+        """Note what the upstream is said to have done, and answer."""
+        if isinstance(error, UpstreamError):
+            self._recording.failed(error.code)
+        super().refuse(error)
+
     def drop_attempt(self, outcome: int) -> None:
         """Note that the attempt is over; a further one will be a span of its own."""
         super().drop_attempt(outcome)
-        self._recording.end_call(self, self._sampling, outcome)
+        self._recording.end_call(self, self._sampling, perf_counter(), outcome)
         self.downstream.forwarded = self._forwarded  # should it still be in `_send_with`
         self.lines = self._recording.line
 
     def _close(self, elapsed: float) -> None:
         """Note how it ended, and let the client's connection go on."""
-        self._recording.end_call(self, self._sampling)
+        self._recording.end_call(self, self._sampling, self.started + elapsed)
         self.service.spans.take(self._recording.whole(self, elapsed, self._sampling))
         super()._close(elapsed)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import uvloop
 
+from splitproxy import logs
 from splitproxy.channel import POLITE_SECONDS, Channel, Message
 from splitproxy.core import live, stats
 from splitproxy.core.snapshot import Loader, Snapshot
@@ -242,7 +243,7 @@ def main() -> int:
     # Sent to the whole group, some of them: the supervisor decides.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s: %(message)s")
+    logs.set_up(f"worker {options.slot}")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

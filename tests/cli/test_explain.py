@@ -50,7 +50,26 @@ def test_explain_shows_a_rollout_as_it_begins_and_says_so(file, capsys, cohort, 
     assert ("while cohort 1 is let in" in rollout["detail"]) is (number is not None)
 
 
+def test_explain_says_what_is_done_when_an_attempt_fails(tmp_path, capsys):
+    path = tmp_path / "split.yaml"
+    split = FILE.partition("rollouts:")[0].replace(
+        "{backendRefs: [{name: shop-v1}]}",
+        "{backendRefs: [{name: shop-v1}, {name: shop-v2}], split: {failover: FAILOVER}, retry: {attempts: 1}}",
+    )
+    path.write_text(split.replace("FAILOVER", "true"))
+    assert main(["explain", "-c", str(path), "GET", "/", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["failover"] == {"from": ["shop-v2"], "to": "shop-v1"}
+    assert answer["retry"]["attempts"] == 1
+    path.write_text(split.replace("FAILOVER", "false"))
+    assert main(["explain", "-c", str(path), "GET", "/"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not any(line.startswith("failover:") for line in lines)
+    assert any(line.startswith("retry:    1 more attempt after no answer") for line in lines)
+
+
 def test_explain_for_people_names_the_rollout(file, capsys):
     assert main(["explain", "-c", file, "GET", "/"]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert "failover: what fails at shop-v2 and may be sent again is answered by shop-v1" in lines
     assert "rollout:  shop, as before it begins: nothing goes to shop-v2; its live share is not in the file" in lines

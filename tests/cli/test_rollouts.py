@@ -1,11 +1,9 @@
 """The verbs that talk to a running proxy about its rollouts, against an API that answers as written down."""
 
 import getpass
-import http.server
 import json
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -19,57 +17,6 @@ SHOP = json.loads((Path(__file__).parent / "rollout.json").read_text())
 """What `GET /api/v1/rollouts/shop` may answer."""
 
 AT = reports.moment("2026-03-01T10:00:10Z")
-
-
-class Api(http.server.ThreadingHTTPServer):
-    """Answers from `answers` and notes what it was asked."""
-
-    daemon_threads = True
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def answer(self):
-            size = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(size)) if size else None
-            self.server.asked.append((self.command, self.path, body, self.headers.get("X-Splitproxy-Operator")))
-            queue = self.server.answers.get((self.command, self.path)) or [(404, {"error": f"no {self.path}"})]
-            status, told = queue.pop(0) if len(queue) > 1 else queue[0]
-            if not status:  # as if the proxy had been killed
-                self.close_connection = True
-                return
-            content = json.dumps(told).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def do_GET(self):
-            self.answer()
-
-        def do_POST(self):
-            self.answer()
-
-        def do_PUT(self):
-            self.answer()
-
-        def log_message(self, *_):
-            pass
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), self.Handler)
-        self.asked, self.answers = [], {}
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-
-    def says(self, *answers, method="GET", path="/api/v1/rollouts/shop"):
-        self.answers[method, path] = list(answers)
-
-
-@pytest.fixture
-def api(monkeypatch):
-    server = Api()
-    monkeypatch.setenv("SPLITPROXY_ADMIN", f"http://127.0.0.1:{server.server_address[1]}")
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 class TestStatus:
@@ -131,7 +78,19 @@ class TestStatus:
 
     def test_a_name_is_quoted(self, api):
         assert main(["status", "a/b c"]) == 1
-        assert api.asked == [("GET", "/api/v1/rollouts/a%2Fb%20c", None, None)]
+        assert api.asked[0] == ("GET", "/api/v1/rollouts/a%2Fb%20c", None, None)
+
+    @pytest.mark.parametrize("command", [["status", "shpo"], ["status", "shpo", "--wait", "Paused"], ["pause", "shpo"]])
+    def test_a_mistyped_name_is_answered_with_the_nearest(self, api, command, capsys):
+        api.says((200, [{"name": "pay"}, {"name": "shop"}]), path="/api/v1/rollouts?history=0")
+        for method in ("GET", "POST"):
+            path = "/api/v1/rollouts/shpo" + "/pause" * (method == "POST")
+            api.says((404, {"error": "there is no rollout 'shpo'"}), method=method, path=path)
+        assert main(command) in (1, 4)
+        assert capsys.readouterr() == ("", "there is no rollout 'shpo': did you mean shop?\n")
+        api.says((200, [{"name": "pay"}, {"name": "cart"}]), path="/api/v1/rollouts?history=0")
+        main(command)
+        assert capsys.readouterr().err == "there is no rollout 'shpo'; there are pay, cart\n"
 
     def test_where_nobody_answers_it_says_where_it_looked(self, capsys):
         assert main(["status", "--admin", "http://127.0.0.1:1"]) == 1
@@ -153,7 +112,7 @@ class TestStatus:
         assert main(["status", *options]) == 2
         assert "--wait" in capsys.readouterr().err
 
-    @pytest.mark.parametrize("text", ["0", "-1s", "soon", "5d", "nan", "inf"])
+    @pytest.mark.parametrize("text", ["0", "-1s", "soon", "5d", "nan", "inf", "1m30", "m"])
     def test_an_impossible_timeout_is_a_usage_error(self, text):
         with pytest.raises(SystemExit) as caught:
             main(["status", "shop", "--wait", "Failed", f"--timeout={text}"])
@@ -165,7 +124,7 @@ class TestWaiting:
         api.says((200, SHOP), (200, {**SHOP, "phase": "Promoting"}))
         assert main(["status", "shop", "--wait", "Promoting", "Succeeded", "--timeout", "1m"]) == 0
         assert capsys.readouterr().out.startswith("shop: Promoting")
-        assert len(api.asked) == 3
+        assert len(api.asked) == 2
 
     def test_a_proxy_that_starts_again_meanwhile_is_waited_for(self, api, capsys):
         api.says((200, SHOP), (0, None), (200, {**SHOP, "phase": "Succeeded"}))
@@ -177,16 +136,49 @@ class TestWaiting:
         assert main(["status", "shop", "--wait", "Succeeded"]) == 1
         assert capsys.readouterr().err.startswith("It ended otherwise. shop: Failed")
 
+    def test_the_case_of_a_phase_does_not_matter(self, api):
+        api.says((200, {**SHOP, "phase": "WaitingPromotion"}))
+        assert main(["status", "shop", "--wait", "waitingpromotion"]) == 0
+
+    def test_a_mistyped_phase_is_a_usage_error_with_the_nearest(self, capsys):
+        with pytest.raises(SystemExit) as caught:
+            main(["status", "shop", "--wait", "suceeded"])
+        assert caught.value.code == 2
+        assert "did you mean succeeded?" in capsys.readouterr().err
+
+    def test_a_proxy_that_does_not_tell_is_4(self, api, capsys):
+        assert main(["status", "shop", "--wait", "Paused", "--admin", "127.0.0.1:1"]) == 4
+        api.says((404, {"error": "there is no rollout 'shop'"}))
+        assert main(["status", "shop", "--wait", "Paused"]) == 4
+        api.says((401, {"error": "unauthorized", "detail": "a token is needed"}))
+        assert main(["status", "shop", "--wait", "Paused"]) == 4
+        assert capsys.readouterr().err.splitlines()[-1] == "a token is needed"
+
+    @pytest.mark.parametrize(("phase", "code"), [("Paused", 0), ("Failed", 1), ("Baking", 3)])
+    def test_json_says_how_it_stands_whatever_came_of_it(self, api, phase, code, capsys):
+        api.says((200, {**SHOP, "phase": phase}))
+        assert main(["status", "shop", "--wait", "Paused", "--timeout", "0.1s", "--json"]) == code
+        assert json.loads(capsys.readouterr().out)["phase"] == phase
+
+    def test_watched_while_it_is_waited_for_each_change_is_a_line(self, api, capsys):
+        api.says((200, SHOP), (200, {**SHOP, "phase": "Baking"}), (200, {**SHOP, "phase": "Succeeded"}))
+        assert main(["status", "shop", "--watch", "--wait", "succeeded"]) == 0
+        assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [
+            "Progressing,",
+            "Baking,",
+            "Succeeded,",
+        ]
+
     def test_an_end_of_another_revision_is_not_the_one(self, api):
         api.says((200, {**SHOP, "phase": "Failed", "revision": "2.0.0"}), (200, {**SHOP, "phase": "Succeeded"}))
         assert main(["status", "shop", "--wait", "Succeeded", "--revision", "2.1.0"]) == 0
 
-    def test_late_is_1_with_where_it_stands(self, api, capsys):
+    def test_late_is_3_with_where_it_stands(self, api, capsys):
         api.says((200, SHOP))
         began = time.monotonic()
-        assert main(["status", "shop", "--wait", "Succeeded", "--timeout", "0.2s"]) == 1
+        assert main(["status", "shop", "--wait", "Succeeded", "--timeout", "0.2s"]) == 3
         assert time.monotonic() - began < 5
-        assert "It took longer than 0 s. shop: Progressing" in capsys.readouterr().err
+        assert "It took longer than 0.2 s. shop: Progressing" in capsys.readouterr().err
 
 
 class TestActing:

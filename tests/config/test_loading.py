@@ -266,6 +266,7 @@ def test_every_default_is_filled_in(load_text):
         "drain": {"delay": 0.0, "timeout": 25.0},
         "probes": None,
         "metrics": {"maxSeries": 50000},
+        "tracing": None,
         "workers": 1,
         "accessLog": None,
         "limits": {

@@ -77,7 +77,7 @@ def test_a_rollout_has_every_default_filled_in(load_text):
             "dryRun": False,
             "minRequests": 1,
             "noData": "hold",
-            "compare": True,
+            "compare": COMPARE,
             "failureLimit": None,
             "consecutiveErrorLimit": 4,
             "inconclusiveLimit": None,
@@ -386,7 +386,10 @@ def test_a_rollout_owns_the_rules_that_name_its_primary(load_text):
             "canary": "b",
             "cohorts": [],
             "affinity": None,
-            "mirror": {"maxBodyBytes": 1048576, "maxInFlight": 64, "timeout": 5.0, "allMethods": False},
+            "mirror": {
+                **{"maxBodyBytes": 1048576, "maxInFlight": 64, "timeout": 5.0, "allMethods": False},
+                "compare": {**plain["analysis"]["compare"]["mirror"], "latency": 1.1, "delay": 0.005},
+            },
             "tunnels": "keep",
         }
     assert all(rules[name]["rollout"] is None for name in ("forced", "foreign", "nowhere"))

@@ -12,7 +12,7 @@ from splitproxy.control import loader
 from splitproxy.control.loading import Candidate, Memfd
 from splitproxy.control.rollouts.desk import Desk
 from splitproxy.control.signals import Signals
-from splitproxy.core import live, stats
+from splitproxy.core import live, stats, tallies
 from splitproxy.core.live import LIVE_BYTES, LIVE_OFFSET, Traffic
 
 INTERVAL = 0.04
@@ -117,6 +117,47 @@ class World:
         outcome = "5xx" if random.random() < self.fails.get(upstream, 0.0) else "success"
         region.cells[block + stats.OUTCOME + stats.OUTCOMES.index(outcome)] += 1
         region.cells[block + stats.ATTEMPT_HISTOGRAM + stats.bucket(0.01)] += 1
+
+    @property
+    def key(self):
+        return self.served.releases["rollouts"][0]["liveKey"]
+
+    def epoch(self):
+        """Return the epoch of the first rollout's weight."""
+        return live.epoch(self.desk.area.read(self.desk.area.slot(self.key, take=False)))
+
+    def thresholds(self):
+        """Return the latency thresholds that workers have now."""
+        return tallies.unpack(self.desk.area.thresholds(self.desk.area.slot(self.key, take=False)), self.epoch())
+
+    def primed(self):
+        """Give the primary a past."""
+        for _ in range(2):
+            for _ in range(300):
+                self._count(self.served.releases["rollouts"][0], "v1", "primary")
+            self.signals.sample()
+
+    def tally(self):
+        """Return the first cell of the tally of the present epoch, as a worker begins it."""
+        cells, epoch = self.memory.region.cells, self.epoch()
+        place = self.memory.region.block(tallies.key(self.key, epoch))
+        if cells[place + tallies.EPOCH] != epoch + 1:
+            for cell in range(tallies.END):
+                cells[place + cell] = 0
+            cells[place + tallies.EPOCH] = epoch + 1
+        return place
+
+    def drew(self, side, count=1, *, bad=0, seconds=0.01, tally=None):
+        """Count so many requests that a coin brought to a side, some of them bad, without telling control."""
+        cells, place = self.memory.region.cells, self.tally() if tally is None else tally
+        for cell, number in ((tallies.DRAWN, count), (tallies.FINISHED, count), (tallies.FAILED, bad)):
+            cells[place + cell + side] += number
+        cells[place + tallies.BAD + side] += bad
+        cells[place + tallies.HISTOGRAM + side * stats.BUCKETS + stats.bucket(seconds)] += count
+
+    def tell(self, side, client=0, *, what="bad", bits=0, outcome="5xx"):
+        """Tell control of a result, as a worker does."""
+        self.desk.heard([[self.key, self.epoch(), what, side, client, "request-1", 500, outcome, bits]])
 
     def traffic(self, plain=None):
         """Return what the workers do with the requests of a rollout: with those of the first one."""

@@ -31,8 +31,8 @@ def basic(user, password):
     [
         (f"Bearer {READ}", "GET", "/api/v1/config", "ann"),
         (f"bearer  {READ} ", "GET", "/metrics", "ann"),
-        (basic("whoever", READ), "GET", "/", "ann"),
-        (f"Bearer {OPERATE}", "GET", "/", "bob"),
+        (basic("whoever", READ), "GET", "/api/v1/routes", "ann"),
+        (f"Bearer {OPERATE}", "GET", "/api/v1/routes", "bob"),
         (f"Bearer {OPERATE}", "POST", "/-/reload", "bob"),
         (basic("", OPERATE), "PUT", "/api/v1/rollouts/shop/weight", "bob"),
         (f"Bearer {READ}", "POST", "/-/reload", 403),
@@ -42,18 +42,22 @@ def basic(user, password):
         (None, "GET", "/api/v1/config", 401),
         (None, "POST", "/healthz", 401),
         (None, "POST", "/-/drain", 401),
-        ("", "GET", "/", 401),
-        ("Bearer", "GET", "/", 401),
-        ("Bearer x", "GET", "/", 401),
-        (f"Bearer {READ}x", "GET", "/", 401),
-        (f"Bearer {READ[:-1]}", "GET", "/", 401),
-        (f"Token {READ}", "GET", "/", 401),
-        (READ, "GET", "/", 401),
-        ("Basic ???", "GET", "/", 401),
-        ("Basic \u00e9", "GET", "/", 401),
-        ("Bearer \udcff", "GET", "/", 401),
+        ("", "GET", "/metrics", 401),
+        ("Bearer", "GET", "/metrics", 401),
+        ("Bearer x", "GET", "/metrics", 401),
+        (f"Bearer {READ}x", "GET", "/metrics", 401),
+        (f"Bearer {READ[:-1]}", "GET", "/metrics", 401),
+        (f"Token {READ}", "GET", "/metrics", 401),
+        (READ, "GET", "/metrics", 401),
+        ("Basic ???", "GET", "/metrics", 401),
+        ("Basic \u00e9", "GET", "/metrics", 401),
+        ("Bearer \udcff", "GET", "/metrics", 401),
         (None, "GET", "/healthz", None),
         (None, "HEAD", "/readyz", None),
+        (None, "GET", "/", None),
+        (None, "GET", "/assets/main.js", None),
+        (None, "POST", "/", 401),
+        (None, "POST", "/assets/main.js", 401),
     ],
 )
 def test_a_token_says_who_asks_and_its_role_what_may_be_done(authorization, method, path, expected):
@@ -128,7 +132,7 @@ async def test_what_is_asked_cannot_forge_a_line(stage):
 
 
 async def test_a_browser_is_asked_for_a_password(stage):
-    status, headers, body = await stage.ask("GET", "/")
+    status, headers, body = await stage.ask("GET", "/metrics")
     assert (status, body["error"]) == (401, "unauthorized")
     assert headers["WWW-Authenticate"].startswith("Basic ")
     stage.audit.close()

@@ -219,13 +219,49 @@ async def test_a_defect_is_answered_in_json_and_logged(stage, monkeypatch, caplo
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_the_start_page_links_the_api(stage):
-    async with stage.client() as client, client.get("/") as response:
-        page = await response.text()
-        assert (response.status, response.content_type) == (200, "text/html")
-        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
-        for path in ("/metrics", "/api/v1/config", "/api/v1/routes", "/api/v1/upstreams"):
-            assert f'href="{path}"' in page
+async def test_the_start_page_is_the_dashboard(stage):
+    async with stage.client() as client:
+        async with client.get("/") as response:
+            page = await response.text()
+            assert (response.status, response.content_type) == (200, "text/html")
+            policy = response.headers["Content-Security-Policy"]
+            assert response.headers["Content-Encoding"] == "gzip"
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        for path, kind in (("main.js", "text/javascript"), ("style.css", "text/css"), ("icon.svg", "image/svg+xml")):
+            assert f"/assets/{path}" in page
+            async with client.get(f"/assets/{path}", headers={"Accept-Encoding": "identity"}) as response:
+                assert (response.status, response.content_type) == (200, kind)
+                assert "Content-Encoding" not in response.headers
+        assert (await answer(client, "/assets/../admin.py"))[0] == 404
+
+
+async def test_the_configuration_in_brief_leaves_out_what_the_files_say(stage):
+    async with stage.client() as client:
+        _, body = await answer(client, "/api/v1/config?brief=1")
+    assert "config" not in body
+    assert (body["generation"], body["listeners"]) == (3, ["127.0.0.1:8080"])
+
+
+@pytest.mark.parametrize(
+    ("query", "names", "total"),
+    [
+        ("", ["shop", "pay"], 2),
+        ("?limit=1", ["shop"], 2),
+        ("?contains=EXAMPLE", ["shop"], 1),
+        ("?contains=pa&limit=5", ["pay"], 1),
+        ("?contains=nothing", [], 0),
+    ],
+)
+async def test_of_many_routes_some_are_found(stage, query, names, total):
+    async with stage.client() as client, client.get(f"/api/v1/routes{query}") as response:
+        assert [route["name"] for route in await response.json()] == names
+        assert response.headers["X-Total-Count"] == str(total)
+
+
+async def test_a_limit_is_a_number(stage):
+    async with stage.client() as client:
+        assert (await answer(client, "/api/v1/routes?limit=-1"))[0] == 400
 
 
 async def test_metrics_come_in_the_format_asked_for(stage):
@@ -256,10 +292,51 @@ async def test_events_tell_of_every_reload(stage):
     async with stage.client() as client, client.get("/api/v1/events") as response:
         assert response.content_type == "text/event-stream"
         stage.state.events.publish("reload", {"result": "success", "generation": 4})
-        received = [await response.content.readline() for _ in range(3)]
-    assert received[0] == b"event: reload\n"
-    assert json.loads(received[1].removeprefix(b"data: ")) == {"result": "success", "generation": 4}
-    assert received[2] == b"\n"
+        received = [await response.content.readline() for _ in range(6)]
+    assert received[:2] == [b"retry: 1000\n", b"\n"]
+    assert received[2].startswith(b"id: ")
+    assert received[3] == b"event: reload\n"
+    assert json.loads(received[4].removeprefix(b"data: ")) == {"result": "success", "generation": 4}
+    assert received[5] == b"\n"
+
+
+async def told(client, after):
+    """Return the kinds and generations of the first event told to somebody who comes back."""
+    async with client.get("/api/v1/events", headers={"Last-Event-ID": after}) as response:
+        while not (line := await response.content.readline()).startswith(b"event: "):
+            pass
+        return line.split()[1].decode(), json.loads((await response.content.readline()).removeprefix(b"data: "))
+
+
+async def test_who_comes_back_is_told_what_it_missed_or_that_it_cannot_be(stage):
+    events = stage.state.events
+    with events.subscribe() as queue:
+        for number in range(300):
+            events.publish("reload", {"generation": number})
+        ids = [queue.get_nowait().id for _ in range(queue.qsize())]
+    async with stage.client() as client:
+        assert await told(client, ids[200]) == ("reload", {"generation": 201})
+        for lost in (
+            ids[10],
+            "another-5",
+            f"{ids[0].partition('-')[0]}-999",
+            "no number",
+            f"{ids[3]}x",
+            "\u00b2-\u00b2",
+        ):
+            assert (await told(client, lost))[0] == "gap"
+
+
+async def test_signals_come_to_those_alone_who_want_them(stage):
+    events = stage.state.events
+    with events.subscribe() as plain:
+        assert not events.wanted.is_set()
+        with events.subscribe(signals=True) as wanting:
+            assert events.wanted.is_set()
+            events.publish_signals({"at": 1.0})
+        assert not events.wanted.is_set()
+    assert plain.empty()
+    assert wanting.get_nowait() == ("signals", {"at": 1.0}, "")
 
 
 async def test_a_listener_that_does_not_read_loses_events_not_the_others(stage):

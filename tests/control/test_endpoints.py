@@ -146,9 +146,9 @@ async def test_listeners_hear_of_it(state, workers, monkeypatch):
     with state.events.subscribe() as queue:
         await asyncio.sleep(0.05)
         put(workers[0], "a", ONE, ILL)
-        kind, event = await asyncio.wait_for(queue.get(), 5)
+        kind, event, _ = await asyncio.wait_for(queue.get(), 5)
         put(workers[0], "a", ONE, WELL)
-        _, back = await asyncio.wait_for(queue.get(), 5)
+        _, back, _ = await asyncio.wait_for(queue.get(), 5)
         assert queue.empty()
     following.cancel()
     assert (kind, event["upstream"], event["healthy"], back["healthy"]) == ("endpoint", "a", False, True)

@@ -260,6 +260,11 @@ def test_a_trace_is_named_where_it_was_counted(state):
     assert TRACE.encode() not in older
 
 
+def test_a_trace_of_what_is_not_counted_is_not_named(state):
+    state.exemplars.note(SHOP, "101", Exemplar(TRACE, 6.0, 1_700_000_000.25))  # a tunnel that stood open for so long
+    assert TRACE.encode() not in metrics.render(state, "application/openmetrics-text")[0]
+
+
 @pytest.mark.parametrize(("seconds", "bucket"), [(0.001, 0), (0.0011, 1), (10.0, 15), (10.1, 16), (500.0, 16)])
 def test_a_trace_belongs_to_the_bucket_that_counts_it(seconds, bucket):
     exemplars = Exemplars()

@@ -4,9 +4,9 @@ import sqlite3
 
 import pytest
 
-from splitproxy.control.rollouts import views
+from splitproxy.control.rollouts import store as stores, views
 from splitproxy.control.rollouts.items import Unsaved
-from splitproxy.control.rollouts.store import SCHEMA
+from splitproxy.control.rollouts.store import SCHEMA, Store
 from splitproxy.core.live import Traffic
 from splitproxy.core.rollout.events import Verb
 
@@ -267,6 +267,33 @@ def test_a_state_file_of_a_later_version_halts_all_rollouts(play, tmp_path):
         assert "later version" in views.everything(world.one(), [])["alarms"][0]
         with pytest.raises(Unsaved, match="later version"):
             await world.one().act(Verb("start", "me"))
+
+    play(scene)
+
+
+def test_a_second_program_on_the_same_state_file_does_not_start(play, tmp_path, monkeypatch):
+    monkeypatch.setattr(stores, "_CLAIM_SECONDS", 0.1)
+    first = Store(tmp_path / "state.db")
+    first.load()
+
+    async def scene(world):
+        (refusal,) = await world.desk.forgotten(world.candidate(rollout()))
+        assert "another process runs the rollouts of this state file" in refusal
+
+    try:
+        play(scene)
+    finally:
+        first.close()
+
+
+def test_a_program_that_drains_leaves_the_state_file_to_the_next(play, tmp_path):
+    async def scene(world):
+        await world.serve(world.candidate(rollout(steps=[{"setWeight": 30, "pause": {}}])))
+        await world.until_phase("Paused")
+        await world.desk.halt("the program is draining")
+        second = Store(tmp_path / "state.db")
+        assert list(await asyncio.to_thread(second.load)) == ["shop"]
+        second.close()
 
     play(scene)
 

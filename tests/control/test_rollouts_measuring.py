@@ -180,7 +180,7 @@ def test_a_hard_limit_is_seen_between_checks(bench):
     bench.serve("v2", "canary", _5xx=9)
     assert bench.measuring.look(hard, LIVE, bench.now) is None
     bench.serve("v2", "canary", _5xx=1)
-    verdict, side = bench.measuring.look(hard, LIVE, bench.now)
+    verdict, side, _ = bench.measuring.look(hard, LIVE, bench.now)
     assert side == "canary"
     assert (verdict.outcome, verdict.sample, verdict.value) == ("fail", 10, 0.0)
     assert bench.measuring.look(plan(RATE), LIVE, bench.now) is None
@@ -264,7 +264,7 @@ def test_an_updated_primary_is_judged_in_the_canarys_place_and_compared_with_nob
     assert provider.asked == ["v1 v1 v1"]
     hard = plan(RATE._replace(hard_min=95.0))
     bench.now = 111.0
-    verdict, side = bench.measuring.look(hard, HANDED_BACK, bench.now)
+    verdict, side, _ = bench.measuring.look(hard, HANDED_BACK, bench.now)
     assert (side, verdict.value) == ("primary", 90.0)
     assert bench.measuring.look(hard, LIVE._replace(weight=0), bench.now) is None
 

@@ -3,10 +3,21 @@ import json
 import os
 import sqlite3
 import stat
+import threading
 
 import pytest
 
-from splitproxy.control.rollouts.store import KEPT, SCHEMA, Entry, NewerStore, Row, Store, StoreError
+from splitproxy.control.rollouts import store as stores
+from splitproxy.control.rollouts.store import (
+    KEPT,
+    SCHEMA,
+    Entry,
+    NewerStore,
+    Row,
+    Store,
+    StoreError,
+    StoreTaken,
+)
 
 
 def row(name="shop", **fields):
@@ -109,6 +120,28 @@ def test_a_later_version_is_not_touched(opened, tmp_path):
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
     connection.close()
+
+
+@pytest.mark.parametrize("how", ["closed", "released"])
+async def test_a_file_has_one_owner_at_a_time(opened, monkeypatch, how):
+    monkeypatch.setattr(stores, "_CLAIM_SECONDS", 0.1)
+    first, _ = opened()
+    await first.save(row(), [entry(first, "one")])
+    with pytest.raises(StoreTaken, match=r"state\.db: another process runs .* state\.path"):
+        opened()
+    await first.save(row(clock=20.0), [])
+    first.close() if how == "closed" else first.release()
+    second, rows = opened()
+    assert rows == {"shop": row(clock=20.0)}
+    await second.save(row(clock=30.0), [])
+
+
+def test_who_is_about_to_end_is_waited_for(opened):
+    first, _ = opened()
+    timer = threading.Timer(0.2, first.close)
+    timer.start()
+    opened()
+    timer.join()
 
 
 @pytest.mark.parametrize("damage", ["absent", "folder", "text"])

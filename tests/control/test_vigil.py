@@ -30,6 +30,18 @@ def test_only_who_has_not_ticked_for_several_looks_stands_still(memory):
     assert found == [[]] * STANDING_LOOKS + [[2]]
 
 
+def test_control_that_has_spoken_and_says_nothing_more_stands_still(memory):
+    vigil, control = Vigil(memory), SimpleNamespace(pid=3, slot=None)
+    for _ in range(2 * STANDING_LOOKS):
+        assert list(vigil.look([control])) == [], "it is still starting"
+    found = []
+    for look in range(2 * STANDING_LOOKS):
+        if look < STANDING_LOOKS:
+            vigil.heard(control)
+        found += vigil.look([control])
+    assert found == [control], "at the last look"
+
+
 def test_a_replacement_begins_anew(memory):
     vigil = Vigil(memory)
     for _ in range(STANDING_LOOKS):

@@ -10,11 +10,11 @@ from hypothesis import given, settings, strategies as st
 from splitproxy.core.evidence import Batch, Evidence, Terms
 from splitproxy.core.onset import Counts
 from splitproxy.core.promotion import StageGate
-from splitproxy.core.sequential import THRESHOLDS
+from splitproxy.core.slowness import THRESHOLDS
 
 STRICT = Terms(errors=1.0, latency=1.0)
 SHARES = (0.5, 0.25, 0.1, 0.05, 0.01, 0.001)
-PREFIX = "errors on the canary alone: 4 of 52 requests failed, none of 998 requests failed on the primary"
+PREFIX = "errors on the canary alone: 4 of its 52 requests failed, none of 998 on the primary"
 
 
 def slow(canary, primary, of_canary=50, of_primary=950):
@@ -94,7 +94,7 @@ class TestVerdict:
         ("canary", "leading", "most"),
         [
             ((0.5, 0.25, 0.1, 0.08, 0.06, 0.04), "latency@p99.9", 8),
-            ((0.7, 0.4, 0.2, 0.1, 0.02, 0.001), "latency@p50", 8),
+            ((0.7, 0.4, 0.2, 0.1, 0.02, 0.001), "latency@p75", 8),
         ],
     )
     def test_a_slow_canary_is_convicted_of_it(self, canary, leading, most):
@@ -137,9 +137,13 @@ class TestWords:
         assert standing.recent == Counts(300, 5700, 12, 6)
         assert standing.ratio[0] < 1.0
         assert standing.sentence.startswith(
-            "errors 38x as likely on the canary: 12 of 300 requests failed, 6 of 5,700 requests failed on the primary "
+            "errors 38x as likely on the canary: 12 of its 300 requests failed, 6 of 5,700 on the primary "
             "in the last 6 s, at weight 5 % (e-value "
         )
+
+    def test_clients(self):
+        sentence = crash(Evidence(STRICT._replace(sticky=True)), 4).standing().sentence
+        assert "4 of its clients met an error (52 requests), none of the primary's (998 requests), at" in sentence
 
     def test_latency(self):
         standing = seconds(Evidence(STRICT), 8, slow=slow((0.5, 0.3, 0.1, 0.08, 0.06, 0.04), SHARES)).standing()

@@ -322,6 +322,13 @@ def test_a_line_may_be_as_long_as_the_limit_however_it_comes(data, cuts):
         assert decoder.done is fits
 
 
+@pytest.mark.parametrize(
+    "name", [b"Content-Length", b"content_length", b"X_Forwarded_For", b"X-Request-Id", b"Host", b"Proxy_Authorization"]
+)
+def test_what_may_not_be_in_trailers_is_dropped_however_it_is_spelt(name):
+    assert decode(b"0\r\n%b: 1\r\nX-Sum: 1\r\n\r\n" % name) == (b"", b"", [(b"X-Sum", b"1")])
+
+
 def test_extensions_are_dropped_and_several_pieces_are_one_chunk():
     assert decode(b'3;a=b;c="d"\r\nabc\r\n0;x\r\n\r\n') == (b"abc", b"", [])
     assert chunk([b"ab", b"", b"c"]) == b"3\r\nabc\r\n"

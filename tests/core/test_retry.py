@@ -37,8 +37,10 @@ CANARY = {"canary": True}
         (FAILOVER, {**CANARY, "status": 404}, None),
         (FAILOVER, {**CANARY, "moved": True}, None),
         (FAILOVER, {**CANARY, **POST}, None),
-        (FAILOVER, {**CANARY, **POST, **REFUSED}, None),
         (FAILOVER, {**CANARY, **LARGE}, None),
+        (FAILOVER, {**CANARY, **POST, **REFUSED}, "failover"),
+        (FAILOVER, {**CANARY, **LARGE, **REFUSED}, "failover"),
+        (FAILOVER, {**CANARY, **POST, **REFUSED, "moved": True}, None),
         (FAILOVER, {"status": 500}, None),
         # the primary, or a rule without failover
         (RETRY, {}, "retry"),
@@ -57,7 +59,8 @@ CANARY = {"canary": True}
         (RETRY, {"retries": 2, **REFUSED}, None),
         # both
         (BOTH, {**CANARY}, "failover"),
-        (BOTH, {**CANARY, **POST, **REFUSED}, "retry"),
+        (BOTH, {**CANARY, **POST, **REFUSED}, "failover"),
+        (BOTH, {**CANARY, **POST, **REFUSED, "moved": True}, "retry"),
         (BOTH, {**CANARY, "status": 429}, "retry"),
         (BOTH, {"moved": True, "status": 503}, "retry"),
     ],

@@ -137,6 +137,10 @@ class Echo(socketserver.ThreadingTCPServer):
     def handle_error(self, *_):
         """Whoever was cut off."""
 
+    def server_close(self):
+        self.shutdown()  # its thread would ask a closed socket again and again
+        super().server_close()
+
 
 def tunnel(address):
     """Open a tunnel; return its socket and the name of the one at its other end."""

@@ -77,6 +77,7 @@ class Upstream:
 
     def close(self):
         self.release.set()
+        self._socket.shutdown(socket.SHUT_RDWR)  # or its thread waits in `accept` for ever
         self._socket.close()
 
 
@@ -388,6 +389,16 @@ def test_a_worker_that_stands_still_is_replaced(configure, started):
     assert other in program.children("splitproxy.proxy.worker")
     for _ in range(20):
         assert ask(program.listener) == (200, "ok")
+
+
+def test_control_that_stands_still_is_replaced_and_nobody_waits_for_that(configure, started):
+    program = started(configure(), ("-c", QUICK_VIGIL)).ready()
+    (standing,) = program.children("splitproxy.control")
+    os.kill(standing, signal.SIGSTOP)
+    assert ask(program.listener) == (200, "ok")
+    program.until_said(rf"control \(pid {standing}\) has stood still and is killed")
+    until(lambda: program.children("splitproxy.control") not in ([], [standing]))
+    assert ask(program.listener) == (200, "ok")
 
 
 # --- a service manager ------------------------------------------------------------------------------------------------

@@ -363,6 +363,7 @@ class Rig:
             "probes": None,
             "workers": 1,
             "accessLog": {"path": str(self.log_path), "format": changes.get("log_format", "json")},
+            "tracing": changes.get("tracing"),
             "limits": {**LIMITS, **dict(limits)},
             "upstreams": plans,
             "routes": [

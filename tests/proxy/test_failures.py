@@ -75,12 +75,56 @@ async def test_one_attempt_over_its_time_is_504_and_charged(rig):
     assert rig.outcomes(upstream="a") == {"upstream_timeout": 1}
 
 
-async def test_a_request_over_its_time_is_504_and_charged_to_nobody(rig):
+@pytest.mark.parametrize("body", [b"", b"a body"])
+async def test_a_request_over_its_time_is_504_and_its_attempt_is_charged_to_who_hung(rig, body):
     await rig.serve(await rig.endpoint(silent), timeouts={"request": 0.2})
-    refused(await rig.ask(), 504, "request_deadline")
+    client = await rig.client()
+    await client.send(b"POST / HTTP/1.1\r\nHost: kit.test\r\nContent-Length: %d\r\n\r\n" % len(body))
+    await client.send(body)
+    refused(await client.response(), 504, "request_deadline")
     assert rig.codes(upstream="a") == {}
     assert rig.codes(upstream="", route="shop") == {"504": 1}
+    assert rig.outcomes(upstream="a") == {"upstream_timeout": 1}
+
+
+async def test_who_got_the_request_late_is_not_charged_with_the_end_of_its_time(rig):
+    await rig.serve(await rig.endpoint(silent), timeouts={"request": 0.6})
+    client = await rig.client()
+    await client.send(b"POST / HTTP/1.1\r\nHost: kit.test\r\nContent-Length: 4\r\n\r\nab")
+    await asyncio.sleep(0.45)
+    await client.send(b"cd")
+    refused(await client.response(), 504, "request_deadline")
     assert rig.outcomes(upstream="a") == {"cancelled": 1}
+
+
+@contextlib.contextmanager
+def unreachable():
+    """Yield the address of an endpoint to which every connection times out: its backlog is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def test_an_endpoint_that_cannot_be_reached_is_charged_though_the_head_is_wanted_sooner(rig):
+    with unreachable() as address:
+        await rig.serve(address, timeouts={"responseHead": 0.1}, connect_timeout=0.5)
+        refused(await rig.ask(), 504, "connect_timeout")
+    assert rig.outcomes(upstream="a") == {"connect_timeout": 1}
+
+
+async def test_an_endpoint_that_cannot_be_reached_is_charged_with_the_end_of_the_requests_time(rig):
+    with unreachable() as address:
+        await rig.serve(address, timeouts={"request": 0.2}, connect_timeout=0.5)
+        refused(await rig.ask(), 504, "request_deadline")
+        assert rig.outcomes(upstream="a") == {"connect_timeout": 1}
+        await rig.until(rig.at_rest)  # the connection itself is given up later
+    assert rig.outcomes(upstream="a") == {"connect_timeout": 1}, "once"
 
 
 @pytest.mark.parametrize("limit", ["streamIdle", "request", "backendRequest"])

@@ -203,7 +203,7 @@ async def test_while_descriptors_are_short_nobody_is_accepted_and_nobody_lost(ri
     inside = [await rig.client(first=first) for _ in range(3)]
     for client in inside:
         assert (await client.ask()).status == 200
-    rig.service.room = rig.service._in_use_elsewhere + 4
+    rig.service.room = rig.service._in_use_elsewhere + 6  # three inside, and what they have open to the endpoint
     waiting = [await rig.client(first=first) for _ in range(6)]
     leave = asyncio.Event()
     asked = [asyncio.ensure_future(_ask_and_leave(client, leave)) for client in waiting]
@@ -213,6 +213,23 @@ async def test_while_descriptors_are_short_nobody_is_accepted_and_nobody_lost(ri
     assert (await inside[0].ask()).status == 200
     leave.set()
     assert await asyncio.gather(*asked) == [200] * 6
+
+
+@pytest.mark.parametrize("listener", [{"tls": [["kit.test"]]}, {"proxyProtocol": True}], ids=["tls", "proxied"])
+async def test_who_says_nothing_before_http_takes_no_descriptor_from_others(rig, authority, listener):
+    if "tls" in listener:
+        listener = {"tls": authority.listener(*listener["tls"])}
+    await rig.serve(await rig.endpoint(), listener=listener)
+    rig.service.room = rig.service._in_use_elsewhere + 5
+    silent = [socket.create_connection(("127.0.0.1", rig.port)) for _ in range(20)]
+    try:
+        await rig.until(lambda: rig.service.short_of_descriptors)
+        await asyncio.sleep(0.1)
+        assert rig.service.arriving == 5, "the others wait in the system's queue"
+    finally:
+        for sock in silent:
+            sock.close()
+    await rig.until(lambda: not rig.service.arriving)
 
 
 async def _ask_and_leave(client, leave):

@@ -201,6 +201,26 @@ async def test_a_request_that_must_not_be_repeated_is_not_replayed(rig, method):
     assert rig.outcomes() == {"success": 1, "upstream_reset": 1}
 
 
+@pytest.mark.parametrize("slow", [False, True])
+async def test_all_that_a_client_asked_for_before_it_ended_its_side_is_answered(rig, slow):
+    async def script(peer, endpoint):
+        while True:
+            endpoint.received.append(await peer.request())
+            if slow:
+                await asyncio.sleep(0.02)
+            await peer.send(rig.OK)
+
+    endpoint = await rig.endpoint(script)
+    await rig.serve(endpoint)
+    client = await rig.client()
+    asked = [b"GET /%d HTTP/1.1\r\nHost: kit.test\r\n\r\n" % number for number in range(5)]
+    await client.send(b"".join(asked) + b"GET /half")
+    client.writer.write_eof()
+    assert [(await client.response()).status for _ in range(5)] == [200] * 5
+    assert await client.ends() == "eof"
+    assert [request.target for request in endpoint.received] == [b"/0", b"/1", b"/2", b"/3", b"/4"]
+
+
 async def test_a_request_is_replayed_no_more_than_once(rig):
     async def script(peer, endpoint):
         endpoint.received.append(await peer.request())

@@ -10,6 +10,7 @@ from splitproxy.core.live import Area, Traffic
 
 COMPARE = {
     "latency": 1.0,
+    "delay": 0.0,
     "perSecond": 10_000,
     "bodies": "ignore",
     "headers": ["content-type", "x-build"],
@@ -157,7 +158,7 @@ async def test_a_body_of_any_length_is_relayed_as_it_came(rig, copying):
     assert copying.told == []
 
 
-# --- no events ---------------------------------------------------------------------------------------------------------
+# --- no events --------------------------------------------------------------------------------------------------------
 async def test_what_is_not_copied_is_no_pair(rig, copying):
     primary, canary = await rig.endpoint(), await rig.endpoint(BAD)
     await copying.serve(primary, canary)
@@ -203,7 +204,9 @@ async def test_a_copy_that_waited_long_for_its_connection_is_no_event(rig, copyi
     asked = pool.lease
 
     def lease(copy, address):
+        rig.service.wheel.forget(copy)
         copy.deadline -= LIMIT - 0.15
+        rig.service.wheel.watch(copy)
         return asked(copy, address)
 
     pool.lease = lease
@@ -222,7 +225,7 @@ async def test_a_pair_that_outlasts_its_run_says_nothing_of_the_next(rig, copyin
     assert await copying.until_counted() == {"pairs": 1, "canary bad": 1, "compared": 1}
 
 
-# --- latency -----------------------------------------------------------------------------------------------------------
+# --- latency ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("primary", "canary", "found"),
     [
@@ -245,7 +248,7 @@ async def test_what_is_tolerated_is_taken_off(rig, copying):
     assert copying.latency() == [(0, 1), (0, 1), (0, 0)]
 
 
-# --- answers, field by field -------------------------------------------------------------------------------------------
+# --- answers, field by field ------------------------------------------------------------------------------------------
 async def test_a_status_is_told_with_the_request_it_is_of(rig, copying):
     await copying.serve(await rig.endpoint(), await rig.endpoint(answer(404)))
     await rig.ask(x_request_id="abc-1")
@@ -321,6 +324,7 @@ async def test_a_noise_twin_tells_what_the_same_version_does_as_well(rig, copyin
     assert at[:3] == ["$.at", "value", "both"]
     assert len(set(at[3:])) == 3
     assert debug == ["$.debug", "extra", "canary", "", "1", ""]
+    assert {one[2] for one in message["differences"]} <= {"both", "canary"}
 
 
 async def test_with_a_twin_it_is_the_reference(rig, copying):

@@ -44,6 +44,41 @@ async def test_bytes_pass_both_ways_after_101_and_so_do_half_closes(rig, bytewis
     assert rig.outcomes() == {"success": 1}
 
 
+@pytest.mark.parametrize("how", ["ends its side", "closes"])
+async def test_an_endpoint_over_tls_hears_of_the_clients_end(rig, authority, how):
+    ended = asyncio.Event()
+
+    async def script(peer, endpoint):
+        await peer.request()
+        await peer.send(SWITCH)
+        await peer.reader.read()
+        ended.set()
+
+    endpoint = await rig.endpoint(script, tls=authority.server("127.0.0.1"))
+    await rig.serve(endpoint, tls=authority.upstream())
+    client = await rig.client()
+    await client.send(UPGRADE)
+    assert (await client.response()).status == 101
+    client.close() if how == "closes" else client.writer.write_eof()
+    await ended.wait()
+
+
+async def test_a_101_before_the_request_is_complete_is_502(rig):
+    async def script(peer, endpoint):
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.send(SWITCH)
+        endpoint.received.append(await peer.reader.read())
+
+    endpoint = await rig.endpoint(script)
+    await rig.serve(endpoint)
+    client = await rig.client()
+    await client.send(UPGRADE[:-2] + b"Content-Length: 9\r\n\r\nhalf")
+    assert (await client.response()).status == 502
+    await rig.until(lambda: endpoint.received)
+    assert endpoint.received == [b"half"]
+    assert rig.outcomes() == {"upstream_protocol_error": 1}
+
+
 async def test_what_a_client_sends_right_behind_its_head_goes_through_the_tunnel(rig):
     await rig.serve(await rig.endpoint(echo))
     client = await rig.client()

@@ -14,6 +14,7 @@ from typing import Any, Final
 from splitproxy.control.rollouts import following, views
 from splitproxy.control.rollouts.asking import Asking
 from splitproxy.control.rollouts.clock import Clock, iso, wall
+from splitproxy.control.rollouts.copies import Copies
 from splitproxy.control.rollouts.items import Item, Unsaved, settle
 from splitproxy.control.rollouts.keeping import Keeping
 from splitproxy.control.rollouts.limits import Limits
@@ -96,6 +97,7 @@ class Controller:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.measuring = Measuring(parts.signals, parts.monotonic, self.rollout, facts.keys, facts.templates)
         self.weighing = Weighing(self, evidence.get("weighing") if evidence.get("counters") == parts.counters else None)
+        self.copies = Copies(self, evidence)
         self.limits = Limits(self)
         self.telling = Telling(self)
         self.asking = Asking(self, evidence.get("due", -1.0))
@@ -178,6 +180,7 @@ class Controller:
         now = self.clock.now()
         self.measuring.note(self.plan, now)
         self.weighing.look()
+        self.copies.look()
         self.limits.look(now)
 
     # --- the file ----------------------------------------------------------------------------------------------------
@@ -361,6 +364,7 @@ class Controller:
         self.state = outcome.state
         self._taken(outcome.plan)
         self.weighing.decided(before, self.state)
+        self.copies.decided(before, self.state)
         self.put_in_force()
         if self.state.attempt != before.attempt:
             self.started_at, self.verdicts = iso(wall()), []

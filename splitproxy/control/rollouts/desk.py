@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from splitproxy import mounts
 from splitproxy.control import outbound, providers
 from splitproxy.control.loading import Candidate, LoadError, Share
 from splitproxy.control.rollouts import following, views
@@ -186,6 +187,8 @@ class Desk:
             self.store.release()
 
     async def _open(self, path: Path) -> None:
+        if why := mounts.loss(path):
+            log.warning("rollouts are remembered in %s, but %s. Name a disk or a volume in state.path", path, why)
         store = Store(path)
         try:
             self._rows = await asyncio.to_thread(store.load)
@@ -250,7 +253,7 @@ class Desk:
             both and self.area.thresholds(slot) != tallies.pack(aims.thresholds, epoch)
         ):
             epoch += 1
-            self.area.write_thresholds(slot, tallies.pack(aims.thresholds, epoch), aims.tolerance)
+            self.area.write_thresholds(slot, tallies.pack(aims.thresholds, epoch), aims.word())
             self.area.write(slot, live.encode(traffic, epoch))
         return live.epoch(self.area.read(slot))
 
@@ -273,6 +276,12 @@ class Desk:
             if own and controller.started:
                 self._signals.refresh()
                 controller.weighing.heard(own)
+
+    def paired(self, message: Mapping[str, Any]) -> None:
+        """Let a rollout weigh what a worker tells of copies."""
+        controller = self.controllers.get(message["rollout"])
+        if controller is not None and controller.started:
+            controller.copies.heard(message)
 
     def _look(self) -> None:
         running = [controller for controller in self.controllers.values() if controller.active]

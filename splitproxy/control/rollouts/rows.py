@@ -36,6 +36,7 @@ class Rows:
             "due": one.asking.due,
             "results": one.results,
             "weighing": one.weighing.saved(),
+            "copies": one.copies.saved(),
         } | ({"removed": True} if one.removed else {})
         return Row(
             *(one.plan.name, to_plain(state), self._text(plain), one.clock.now(), evidence),

@@ -146,6 +146,7 @@ def everything(one: Controller, history: Iterable[Entry]) -> dict[str, Any]:
         "verbs": verbs(plan, state),
         "verdicts": one.verdicts,
         "evidence": one.weighing.view(),
+        "mirrored": one.copies.view(),
         "history": [entry.to_dict() for entry in history],
         "alarms": [alarm for alarm in (one.refused, one.keeping.alarm) if alarm],
     }

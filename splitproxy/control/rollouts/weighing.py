@@ -137,7 +137,8 @@ class Weighing:
     @property
     def aims(self) -> Aims:
         """What workers are to measure latency against."""
-        return Aims(self.thresholds, round(self._controller.plan.terms.latency * tallies.PER_MILLE))
+        terms = self._controller.plan.terms
+        return Aims(self.thresholds, terms.latency, terms.delay)
 
     # --- what was counted --------------------------------------------------------------------------------------------
     def look(self) -> None:
@@ -284,7 +285,7 @@ class Weighing:
     def verdict(self) -> Verdict | None:
         """Return what the comparison says, in the form of a metric's verdict; None: nothing was compared."""
         standing = self.standing
-        if standing is None:
+        if standing is None or not self._drawn:
             return None
         counts, alpha = standing.counts, self._controller.plan.terms.alpha
         outcome = FAIL if standing.convicted else PASS if standing.gate.passed else INCONCLUSIVE
@@ -298,7 +299,7 @@ class Weighing:
 
     def view(self) -> dict[str, Any] | None:
         """Return all there is to see of the comparison; None: nothing was compared in this run."""
-        if self.standing is None:
+        if self.standing is None or not self._drawn:
             return None
         return {**self.numbers(self.standing), "history": self.curve}
 
@@ -319,6 +320,7 @@ class Weighing:
             "thresholds": self.thresholds,
             "begun": self._begun,
             "said": sorted(self._said),
+            "drawn": sorted(self._drawn),
         }
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
@@ -332,5 +334,5 @@ class Weighing:
             self.examples[side].extend(some)
         self.curve = [(at, value) for at, value in saved["curve"]]
         self.thresholds = tuple(saved["thresholds"])
-        self._begun, self._said = saved["begun"], set(saved["said"])
+        self._begun, self._said, self._drawn = saved["begun"], set(saved["said"]), set(saved["drawn"])
         self.standing = self._evidence.standing()

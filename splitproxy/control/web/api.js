@@ -15,6 +15,7 @@ export class Problem extends Error {
 let prompt = async () => "";
 export const whenAskedForToken = (ask) => (prompt = ask);
 export const hasToken = () => token !== "";
+export const isAsking = () => asking !== null;
 
 export function forgetToken() {
   token = "";

@@ -48,12 +48,12 @@ function frame(width, label, x, y, yTicks, format, ...content) {
   );
 }
 
-function path(points, x, y) {
+function path(points, x, y, gap) {
   let text = "";
   let before = null;
   for (const [at, value] of points) {
     if (value === null || value === undefined) continue;
-    text += `${before === null || at - before > GAP_SECONDS ? "M" : "L"}${round(x(at))} ${round(y(value))}`;
+    text += `${before === null || at - before > gap ? "M" : "L"}${round(x(at))} ${round(y(value))}`;
     before = at;
   }
   return text;
@@ -70,14 +70,16 @@ function nearest(points, at) {
   return best && Math.abs(best[0] - at) < GAP_SECONDS ? best : null;
 }
 
-function timeTicks(begin, end, width) {
-  const format = new Intl.DateTimeFormat(undefined, {
+function timeTicks(begin, end, width, elapsed) {
+  const clock = new Intl.DateTimeFormat(undefined, {
     hour: "2-digit", minute: "2-digit", second: end - begin < 240 ? "2-digit" : undefined, hourCycle: "h23",
   });
   const steps = [5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200];
+  const format = (at) => (elapsed ? `${Math.round(at - begin)} s` : clock.format(at * 1000));
   const step = steps.find((one) => (end - begin) / one <= Math.max(2, (width - LEFT) / 110)) || 14400;
   const found = [];
-  for (let at = Math.ceil(begin / step) * step; at <= end; at += step) found.push([at, format.format(at * 1000)]);
+  const first = elapsed ? begin : Math.ceil(begin / step) * step;
+  for (let at = first; at <= end; at += step) found.push([at, format(at)]);
   return found;
 }
 
@@ -115,7 +117,9 @@ function valueScale(sides, limits, { floor, ceiling, least }) {
  * Draw values over time. `sides` are {name, role, points: [[seconds, value]...]}, `limits` {value, text}, `marks`
  * [seconds, text]; `hover` is the moment pointed at, or null, and `pointed` is told of it.
  */
-export function lines({ title, sides, limits = [], marks = [], begin, end, width, format, scale = {}, hover = null, pointed }) {
+export function lines({ title, sides, limits = [], marks = [], begin, end, width, format, scale = {}, hover = null, pointed, elapsed = false }) {
+  const inside = ([at]) => at >= begin && at <= end;
+  sides = sides.map((side) => ({ ...side, points: side.points.filter(inside) }));
   const [low, high] = valueScale(sides, limits, scale);
   const x = (at) => LEFT + ((at - begin) / (end - begin)) * (width - LEFT - RIGHT);
   const y = (value) => TOP + (1 - (value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
@@ -126,10 +130,9 @@ export function lines({ title, sides, limits = [], marks = [], begin, end, width
     ...sides.map((side, index) => `${side.name}: ${format(values[index])}.`),
     ...limits.map((limit) => `Limit: ${limit.text}.`),
   ].join(" ");
-  const inside = ([at]) => at >= begin && at <= end;
   const plot = frame(
     width, label, x, y, ticks(low, high, 3), format,
-    timeTicks(begin, end, width).map(([at, text]) =>
+    timeTicks(begin, end, width, elapsed).map(([at, text]) =>
       s("text", { class: "tick", x: round(x(at)), y: HEIGHT - 5, "text-anchor": "middle" }, text)),
     marks.filter(inside).map(([at, text], index, all) => [
       s("path", { class: "mark", d: `M${round(x(at))} ${TOP}V${HEIGHT - BOTTOM}` }),
@@ -144,10 +147,9 @@ export function lines({ title, sides, limits = [], marks = [], begin, end, width
       ];
     }),
     sides.map((side) => {
-      const drawn = side.points.filter(inside);
-      const last = newest(drawn);
+      const last = newest(side.points);
       return [
-        s("path", { class: `line ${side.role}`, d: path(drawn, x, y) }),
+        s("path", { class: `line ${side.role}`, d: path(side.points, x, y, elapsed ? Infinity : GAP_SECONDS) }),
         last && end - last[0] < 4 * GAP_SECONDS && hover === null && shape(side.role, x(last[0]), y(last[1])),
       ];
     }),
@@ -202,10 +204,11 @@ export function spread({ title, sides, bounds, width, format, note }) {
     const at = Math.log10(one * times);
     if (at > low && at < high && !marks.includes(one * times)) marks.push(one * times);
   }
+  const apart = marks.sort((a, b) => a - b).filter((at, index, all) => !index || x(at) - x(all[index - 1]) > 44 || Number.isInteger(Math.log10(at)));
   const label = `${title}. ${pairs.map((side) => `${side.name}: ${side.all} requests.`).join(" ")}`;
   return figure(title, totals, frame(
     width, label, x, y, ticks(0, top, 3), (value) => `${value} %`,
-    marks.map((at) => [
+    apart.map((at) => [
       s("path", { class: "grid", d: `M${round(x(at))} ${HEIGHT - BOTTOM}v4` }),
       s("text", { class: "tick", x: round(x(at)), y: HEIGHT - 5, "text-anchor": "middle" }, format(at)),
     ]),

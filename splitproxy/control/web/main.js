@@ -1,6 +1,6 @@
 // The page: which part of it is shown, what it knows, and when it asks again.
 
-import { forgetToken, get, hasToken, request, rollout, send, whenAskedForToken } from "./api.js";
+import { forgetToken, get, hasToken, isAsking, request, rollout, send, whenAskedForToken } from "./api.js";
 import { configurationPage } from "./configuration.js";
 import { announce, ask, askToken, say } from "./dialogs.js";
 import { $, h, icon, render } from "./dom.js";
@@ -15,7 +15,7 @@ const HISTORY = 300;
 const POLL = { routes: 2000, upstreams: 2000 };
 const SPREAD_EVERY = 5000;
 const RELOAD_EVERY = 15000;
-const SECTIONS = [["rollouts", "Rollouts"], ["routes", "Routes"], ["upstreams", "Upstreams"], ["configuration", "Configuration"]];
+const SECTIONS = [["rollouts", "Rollouts"], ["routes", "Routes"], ["upstreams", "Upstreams"], ["configuration", "Config"]];
 const THEMES = { auto: "Colours: as the system", light: "Colours: light", dark: "Colours: dark" };
 
 const known = {
@@ -164,7 +164,8 @@ function heard(kind, data) {
   else if (kind === "reload") {
     soon("config", loadConfig);
     soon("all", loadAll);
-    say(data.result === "failure" ? "A reload was refused; see Configuration." : `Generation ${data.generation} is served.`, data.result === "failure" ? "bad" : "good");
+    if (data.result === "failure") say("A reload was refused; see Config.", "bad");
+    else if (data.result === "success") say(`Generation ${data.generation} is served.`);
   } else if (kind === "endpoint" && view.section === "upstreams") poll("upstreams");
 }
 
@@ -269,7 +270,7 @@ function drawFrame() {
     hasToken() && h("button", { type: "button", class: "plain", onclick: leave }, "Forget token"),
     h("button", { type: "button", class: "plain theme", title: THEMES[theme], "aria-label": THEMES[theme], onclick: turnTheme }, { auto: "◐", light: "○", dark: "●" }[theme]));
   document.body.classList.toggle("stale", !feed.live);
-  render($("banner"), !feed.live && (feed.wall || feed.failures > 0) && h("div", { class: "banner" }, icon("warning"), h("span", null,
+  render($("banner"), !feed.live && !isAsking() && (feed.wall || feed.failures > 0) && h("div", { class: "banner" }, icon("warning"), h("span", null,
     feed.wall ? `Connection lost ${span((performance.now() - feed.last) / 1000)} ago. Shown is what was true at ${clock(feed.wall)}.` : "The proxy does not answer."),
     h("button", { type: "button", class: "plain", onclick: () => feed.wake() }, "Try now")));
   render($("footer"), current && h("span", null, `splitproxy ${current.version} · generation ${current.generation}`),

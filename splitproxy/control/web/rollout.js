@@ -2,10 +2,10 @@
 
 import { h, icon } from "./dom.js";
 import { split, timeline } from "./plan.js";
-import { charts, table } from "./trend.js";
+import { charts, evidence, table } from "./trend.js";
 import { OUTCOMES, ago, clock, ended, newShare, none, pair, percent, phase, situation, span, verbs } from "./words.js";
 
-const ORDER = ["approve", "promote", "resume", "start", "retry", "pause", "set-weight", "undo", "deny", "abort"];
+const ORDER = ["approve", "promote", "resume", "retry", "start", "pause", "set-weight", "undo", "deny", "abort"];
 const FEW = 12;
 
 export const badge = (name) => {
@@ -130,8 +130,21 @@ function entryMark(entry) {
   return [KINDS[entry.kind] || "dot", entry.warning ? "wait" : "calm"];
 }
 
+/** Return the entries, newest first, without what another of the same moment says too. */
+function condensed(history) {
+  const found = [];
+  for (const entry of [...history].reverse()) {
+    const same = found.filter((other) => other.at === entry.at);
+    const [, change = "", reason = entry.text] = /^(\S+ -> \S+): (.*)$/s.exec(entry.text) || [];
+    const repeated = same.some((other) => other.text.includes(reason));
+    if (repeated && !change) continue;
+    found.push({ ...entry, text: change ? `${change.replace("->", "→")}${repeated ? "" : `: ${reason}`}` : entry.text });
+  }
+  return found;
+}
+
 function historyPanel(one, context) {
-  const entries = [...(one.history || [])].reverse();
+  const entries = condensed(one.history || []);
   const shown = context.more ? entries : entries.slice(0, FEW);
   return h(
     "section",
@@ -193,7 +206,8 @@ export function detail(one, context) {
         h("section", { class: "panel", "aria-labelledby": "sides-title" },
           h("div", { class: "panel-head" }, h("h2", { id: "sides-title" }, "Side by side")),
           h("div", { class: "charts", id: "charts" }, charts(one, context.trend, context.view)),
-          h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Figures of both versions" }, table(one, context.trend)))),
+          h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Figures of both versions" }, table(one, context.trend))),
+        evidence(one, context.view)),
       h("div", { class: "column side" }, verdictPanel(one), historyPanel(one, context), pastPanel(one))),
   );
 }

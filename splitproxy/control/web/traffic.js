@@ -22,7 +22,7 @@ const sum = (values) => values.reduce((all, value) => all + (value || 0), 0);
 
 /** Return the rules to be shown, each with its route. */
 function rules(routes) {
-  return routes.flatMap((route) => route.rules.map((rule) => ({ route, rule, rate: sum(rule.backends.map((one) => signals(one).rate)) }))).slice(0, MOST);
+  return routes.flatMap((route) => route.rules.map((rule) => ({ route, rule, rate: sum(rule.backends.filter((one) => one.role !== "mirror").map((one) => signals(one).rate)) }))).slice(0, MOST);
 }
 
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);

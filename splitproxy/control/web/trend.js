@@ -2,7 +2,7 @@
 
 import { lines, spread, swatch } from "./chart.js";
 import { h } from "./dom.js";
-import { count, latency, none, pair, percent, rate } from "./words.js";
+import { count, ended, latency, none, pair, percent, rate, sentence, span } from "./words.js";
 
 const KEPT = 600;
 const LEAST = 60;
@@ -56,19 +56,44 @@ function limits(one, kind, quantile) {
     .filter(Boolean);
 }
 
-function evidence(one, width, moment) {
-  const found = one.evidence;
-  if (!found || !Array.isArray(found.history) || !found.history.length) return null;
-  const points = found.history;
-  const bound = found.alpha ? -Math.log10(found.alpha) : null;
-  const [begin, end] = [points[0][0], Math.max(points[points.length - 1][0], points[0][0] + 1)];
+function chart({ history, alpha, needed }, view) {
+  const bound = needed || (alpha ? -Math.log10(alpha) : null);
+  const [begin, end] = [history[0][0], Math.max(history[history.length - 1][0], history[0][0] + 1)];
   return lines({
     title: "Evidence that the new version is worse",
-    sides: [{ name: "log₁₀ e-value", role: "to", points }],
-    limits: bound === null ? [] : [{ value: bound, text: `enough at ${bound.toFixed(1)}` }],
-    begin, end, width, format: (value) => (value === null ? none : value.toFixed(2)), scale: { least: bound || 1 },
-    hover: moment.hover !== null && moment.hover >= begin && moment.hover <= end ? moment.hover : null, pointed: moment.pointed,
+    sides: [{ name: "log₁₀ of the e-value", role: "to", points: history }],
+    limits: bound === null ? [] : [{ value: bound, text: `rolled back at ${bound.toFixed(1)}` }],
+    begin, end, width: view.width, elapsed: true, format: (value) => (value === null ? none : value.toFixed(1)),
+    scale: { least: bound || 1 }, pointed: () => {},
   });
+}
+
+function proof(gate) {
+  if (gate.passed) return "It is proven safe enough for the next step.";
+  const left = [gate.requestsLeft && `about ${count(gate.requestsLeft)} more requests`, gate.secondsLeft && span(gate.secondsLeft)].filter(Boolean);
+  return `Not proven safe yet${gate.missing ? `: ${gate.missing}` : ""}${left.length ? ` (${left.join(", ")})` : ""}.`;
+}
+
+/** Return what the comparison of both versions has come to; null where there is none. */
+export function evidence(one, view) {
+  const found = one.evidence;
+  if (!found || !Array.isArray(found.history)) return null;
+  const { from, to } = pair(one);
+  const counts = found.counts;
+  const examples = (found.examples && found.examples.canary) || [];
+  return h(
+    "section",
+    { class: "panel", "aria-labelledby": "evidence-title" },
+    h("div", { class: "panel-head" }, h("h2", { id: "evidence-title" }, "Evidence")),
+    h("div", { class: "charts" },
+      h("div", null, found.history.length > 0 && chart(found, view)),
+      h("div", { class: "telling" },
+        found.sentence && h("p", null, sentence(found.sentence)),
+        counts && h("p", { class: "muted" }, `${to}: ${count(counts.bad_canary)} of ${count(counts.canary)} failed; ${from}: ${count(counts.bad_primary)} of ${count(counts.primary)}.`),
+        found.gate && !ended(one.phase) && h("p", { class: "muted" }, proof(found.gate)),
+        examples.length > 0 && h("details", null, h("summary", null, `Requests that failed at ${to}`),
+          h("ul", { class: "errors" }, examples.map((each) => h("li", null, h("code", null, `${each.requestId || none} ${each.status || ""} ${each.outcome || ""}`))))))),
+  );
 }
 
 /** Return the charts of a rollout. `view` holds the width of a chart, the moment pointed at, the quantile chosen. */
@@ -105,7 +130,6 @@ export function charts(one, trend, view) {
       title: "Latency of the last minute", bounds: trend.latency.bounds, width: view.width, format: latency,
       sides: roles.map(([name, role]) => ({ name, role, counts: trend.latency.counts[name] || [] })),
     })),
-    one.evidence && h("div", { "data-key": "evidence", class: "wide" }, evidence(one, view.width, view), one.evidence.sentence && h("p", { class: "note" }, one.evidence.sentence)),
   ];
 }
 

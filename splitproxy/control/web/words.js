@@ -72,6 +72,9 @@ export function pair(one) {
 /** The share of requests that the new version has, in percent; the API's weight is 0 once the new one is the primary. */
 export const newShare = (one) => (one.adopt ? 100 : one.canaryWeight);
 
+/** A phrase as a sentence. */
+export const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
+
 const named = (gate) =>
   ({ "confirm-rollout": "to begin", "confirm-traffic-increase": "to take more traffic", "confirm-promotion": "to be promoted" })[gate];
 
@@ -124,15 +127,16 @@ function upcoming(one, due) {
 function checks(one) {
   const verdicts = one.verdicts || [];
   if (!verdicts.length || ended(one.phase)) return "";
-  const bad = verdicts.filter((verdict) => verdict.outcome !== "pass");
-  if (!bad.length) return verdicts.length === 1 ? "Its metric keeps its limits." : `All ${verdicts.length} metrics keep their limits.`;
-  return `${bad[0].reason[0].toUpperCase()}${bad[0].reason.slice(1)}.`;
+  const worst = ["fail", "error", "inconclusive"].map((outcome) => verdicts.find((one) => one.outcome === outcome)).find(Boolean);
+  if (!worst) return verdicts.length === 1 ? "Its metric keeps its limits." : `All ${verdicts.length} metrics keep their limits.`;
+  const passed = verdicts.filter((verdict) => verdict.outcome === "pass").length;
+  return `${worst.outcome === "inconclusive" && passed ? `Limits are kept (${passed} of ${verdicts.length}). ` : ""}${sentence(worst.reason)}`;
 }
 
 /** What a rollout does, why, and what comes next. `due` is the next check in seconds, or null. */
 export function situation(one, due) {
   const routine = one.phase === "Progressing" && /^step \d+ of \d+/.test(one.reason || "");
-  const why = routine ? checks(one) : one.reason ? `${one.reason[0].toUpperCase()}${one.reason.slice(1)}.` : checks(one);
+  const why = routine ? checks(one) : one.reason ? sentence(one.reason) : checks(one);
   return { headline: headline(one), why, next: upcoming(one, due) };
 }
 

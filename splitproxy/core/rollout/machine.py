@@ -122,7 +122,7 @@ def _not_blamed(turn: Turn, event: Breached, why: str) -> None:
 
 def _convicted(turn: Turn, event: Convicted) -> None:
     """Leave the canary that is worse than the primary at once, also while a round is under way."""
-    if turn.active and turn.traffic and not turn.state.handed_back and not turn.plan.dry_run:
+    if turn.active and turn.traffic and not turn.state.handed_back:
         turn.record("evidence", event.sentence, warning=True, **dict(event.data))
         roll_back(turn, event.sentence)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from splitproxy.core.evidence import Terms
 from splitproxy.core.live import EVERYTHING
+from splitproxy.core.pairs import PairTerms
 
 
 class Stage(NamedTuple):
@@ -107,6 +108,8 @@ class Plan(NamedTuple):
     """Whether a check that the primary fails too in the same window is inconclusive, and evidence is gathered."""
     terms: Terms = Terms()
     """What the comparison keeps to."""
+    copies: PairTerms = PairTerms()
+    """What the comparison of copies keeps to."""
     promotion_step: int = 0
     """`stepWeightPromotion`; 0: all at once."""
     mode: str = "swap"

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from splitproxy.core.evidence import Terms
 from splitproxy.core.live import EVERYTHING
+from splitproxy.core.pairs import SHARE, PairTerms
 from splitproxy.core.rollout.plan import HookPlan, MetricPlan, Plan, Stage, Window
 
 Plain = dict[str, Any]
@@ -34,6 +35,7 @@ def compile_plan(plain: Plain) -> Plan:
         threshold=max(1, analysis["threshold"]),
         compare=analysis["compare"] if isinstance(analysis["compare"], bool) else analysis["compare"]["enabled"],
         terms=_terms(analysis, stages),
+        copies=_copies(analysis, stages),
         promotion_step=units(analysis["stepWeightPromotion"] or 0),
         mode=promotion["mode"],
         bake=promotion["bakeTime"],
@@ -112,17 +114,37 @@ def _terms(analysis: Plain, stages: tuple[Stage, ...]) -> Terms:
     horizon = round(min(max(planned, _SHORTEST), _LONGEST))
     if isinstance(compare, bool):
         return Terms(horizon=horizon, sticky=sticky)
+    copied = "mirror" in compare and any(stage.mirror for stage in stages)
     return Terms(
-        alpha=compare["alpha"],
+        alpha=compare["alpha"] * (1.0 - SHARE if copied else 1.0),
         beta=compare["beta"],
         errors=compare["tolerate"]["errors"],
         latency=compare["tolerate"]["latency"],
+        delay=compare["tolerate"]["delay"],
         min_bad_events=compare["minBadEvents"],
         warmup=compare["warmup"],
         pace=compare["pace"],
         min_dwell=compare["minDwell"],
         horizon=horizon,
         sticky=sticky,
+    )
+
+
+def _copies(analysis: Plain, stages: tuple[Stage, ...]) -> PairTerms:
+    """Return what the comparison of copies keeps to; what `_terms` leaves of alpha is theirs."""
+    compare = analysis["compare"]
+    if isinstance(compare, bool) or "mirror" not in compare:
+        return PairTerms()
+    mirror = compare["mirror"]
+    return PairTerms(
+        alpha=compare["alpha"] * SHARE,
+        errors=compare["tolerate"]["errors"],
+        min_bad_events=compare["minBadEvents"],
+        warmup=compare["warmup"],
+        horizon=_terms(analysis, stages).horizon,
+        twin=mirror["noiseTwin"] or "",
+        bodies=mirror["bodies"],
+        examples=mirror["examples"],
     )
 
 
