@@ -14,6 +14,7 @@ in docs/loadtests.md.
 import argparse
 import difflib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,7 @@ USAGE = 2
 LIMITS = ("--max-failures", "--max-p95", "--max-p99", "--max-lost")
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"all, or: {', '.join(CASES)}")
     parser.add_argument("--list", action="store_true", help="say what there is, and end")
@@ -51,11 +52,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--locust", metavar="PATH", help="a locust installed elsewhere")
     for option, what in zip(LIMITS, ("failed requests, percent", "p95 in ms", "p99 in ms", "lost"), strict=True):
         parser.add_argument(option, type=float, metavar="MOST", help=f"limit: {what} (default: the case's)")
-    options = parser.parse_args()
+    options = parser.parse_args(given)
     if not options.list:
         _name_cases(parser, options)
     if not options.host and (options.host_name or options.path):
         parser.error("--host-name and --path are for --host; a proxy of ours has the names of the cases")
+    if options.locust and not shutil.which(options.locust):
+        parser.error(f"there is no program {options.locust}")
     return options
 
 
@@ -144,8 +147,9 @@ def listed() -> str:
     )
 
 
-def main() -> int:
-    options = arguments()
+def main(given: list[str] | None = None) -> int:
+    """Run the cases, print, and return the exit code."""
+    options = arguments(given)
     if options.list:
         print(listed())
         return 0

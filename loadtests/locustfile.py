@@ -11,6 +11,7 @@ code is 1 when a limit was broken. With a host of one's own: `--host-name` is th
 import json
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -47,10 +48,21 @@ def chosen(options: Any) -> Case:
     """Return the case that was asked for, with the length, users and limits that were."""
     case = CASES[options.case]
     case = case.quick() if options.quick else case
-    names = {"failures": "max_failures", "p95": "max_p95", "p99": "max_p99", "lost": "max_lost"}
-    given = {name: getattr(options, option) for name, option in names.items()}
-    limits = replace(case.limits, **{name: value for name, value in given.items() if value is not None})
-    return replace(case, seconds=options.seconds or case.seconds, users=options.most_users or case.users, limits=limits)
+    limits = {"failures": "max_failures", "p95": "max_p95", "p99": "max_p99", "lost": "max_lost"}
+    return replace(
+        case,
+        **_given(options, {"seconds": "seconds", "users": "most_users"}),
+        limits=replace(case.limits, **_given(options, limits)),
+    )
+
+
+def _given(options: Any, names: Mapping[str, str]) -> dict[str, Any]:
+    """Return what was said by option: Locust's page sends text, empty where nothing was said."""
+    said = {name: getattr(options, option) for name, option in names.items()}
+    whole = {"users", "lost"}
+    return {
+        name: int(value) if name in whole else float(value) for name, value in said.items() if value not in {None, ""}
+    }
 
 
 class User(FastHttpUser):

@@ -12,8 +12,9 @@ import time
 
 from splitproxy.core.analysis import PASS, Verdict
 from splitproxy.core.rollout.events import Answer, Ask, Begin, Checked, Measure, Tick
+from splitproxy.core.rollout.gates import WAITING
 from splitproxy.core.rollout.machine import advance, traffic
-from splitproxy.core.rollout.plan import GATES, HookPlan, MetricPlan, Plan, Stage
+from splitproxy.core.rollout.plan import HookPlan, MetricPlan, Plan, Stage
 from splitproxy.core.rollout.state import State
 
 LIMIT = 100.0
@@ -28,7 +29,7 @@ PLAN = Plan(
     identity="digest",
     stages=tuple(Stage(weight=weight * 100, gate="confirm-traffic-increase") for weight in range(1, 100)),
     metrics=tuple(MetricPlan(name, "request-rate") for name in NAMES),
-    hooks=tuple(HookPlan(type_, type_) for type_ in (*GATES, "pre-rollout", "rollout", "rollback")),
+    hooks=tuple(HookPlan(type_, type_) for type_ in (*WAITING, "pre-rollout", "rollout", "rollback")),
     strategy="canary",
 )
 VERDICTS = tuple(Verdict(name, PASS, 1.0, 0.0, 2.0, 100, 1.0, 1.0, "/s", "") for name in NAMES)

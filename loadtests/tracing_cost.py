@@ -111,6 +111,11 @@ class Bench:
         self._take_spans()
         return (after - before) / 1e9 / count
 
+    def close(self) -> None:
+        """Let go of everything."""
+        self._service.spans.close()
+        self._control.close()
+
     def _take_spans(self) -> None:
         """Have everything written and handed over: a full buffer would make spans cheaper."""
         taken = True
@@ -140,6 +145,7 @@ async def measure(rounds: int, count: int) -> dict[str, list[float]]:
             seconds = bench.seconds(count, parents=parents)
             if number:  # the first round warms
                 found[kind].append(seconds)
+    bench.close()
     return found
 
 

@@ -27,6 +27,10 @@ class BadProxyHeader(SplitProxyError):
     """A connection does not begin as the PROXY protocol wants it to; it is closed."""
 
 
+class RecordError(SplitProxyError):
+    """A file of recorded signals is not as it has to be."""
+
+
 class LiveFull(SplitProxyError):
     """No slot is left for the shares of one more rollout."""
 

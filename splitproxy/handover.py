@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from splitproxy.channel import Channel, pair
 from splitproxy.children import Child
-from splitproxy.core import live, stats
+from splitproxy.core import live, pairs, stats, tallies
 from splitproxy.errors import SplitProxyError
 
 VARIABLE: Final = "SPLITPROXY_HANDOVER"
@@ -44,7 +44,7 @@ def layout() -> str:
     """Return a digest of how this program lays out the shared memory: any change of a constant changes it."""
     constants = [
         (module.__name__, name, value)
-        for module in (stats, live)
+        for module in (stats, live, tallies, pairs)
         for name, value in sorted(vars(module).items())
         if name.isupper() and isinstance(value, int | str | tuple)
     ]

@@ -41,7 +41,7 @@ def loss(path: Path, table: Path = _TABLE) -> str | None:
     if _EMPTY_DIR in f"{mount.root}/":
         return f"it is in an emptyDir ({mount.point}): the next pod begins without it"
     if mount.kind in _LAYERS:
-        return f"it is in the container's own layer ({mount.kind} at {mount.point}): the next container begins without it"
+        return f"it is in the container's own layer ({mount.kind} at {mount.point}): the next one begins without it"
     return None
 
 

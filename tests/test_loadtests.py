@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -15,10 +17,15 @@ LOADTESTS = Path(__file__).resolve().parent.parent / "loadtests"
 sys.path.insert(0, str(LOADTESTS))
 
 import behaviour  # noqa: E402
-from harness import everyday, goals, paced, peers, processes, report, requests, stage  # noqa: E402
+import everyday as run_everyday  # noqa: E402
+import pictures  # noqa: E402
+import tracing_cost  # noqa: E402
+from harness import drawing, everyday, goals, paced, peers, processes, records, report, requests, stage  # noqa: E402
 from harness.scenarios import Outcome, Row, Sample, closed_loop, names  # noqa: E402
 
 from splitproxy.config import load  # noqa: E402
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def head_of(request: bytes) -> list[bytes]:
@@ -333,17 +340,18 @@ class TestEveryday:
             ([], "which case?"),
             (["spkie"], "did you mean spike?"),
             (["steady", "--path", "/x"], "are for --host"),
-            (["steady", "--locust", "/nowhere/locust"], "could not be tried"),
+            (["steady", "--locust", "/nowhere/locust"], "no program /nowhere/locust"),
         ],
     )
-    def test_what_cannot_be_done_is_said(self, options, said):
-        done = everyday_run(*options)
-        assert done.returncode in {1, 2}
-        assert said in done.stderr
+    def test_what_cannot_be_done_is_a_usage_error(self, options, said, capsys):
+        with pytest.raises(SystemExit) as ended:
+            run_everyday.main(options)
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
 
-    def test_the_list_has_them_all(self):
-        printed = everyday_run("--list").stdout
-        assert [line.split()[0] for line in printed.splitlines()] == list(everyday.CASES)
+    def test_the_list_has_them_all(self, capsys):
+        assert run_everyday.main(["--list"]) == 0
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(everyday.CASES)
 
 
 def everyday_run(*options):
@@ -382,6 +390,56 @@ class TestEverydayUnderLocust:
         assert done.returncode == 1
         assert "BROKEN  page: p50" in done.stdout
         assert "held    0 lost" in done.stdout
+
+
+class TestPictures:
+    runs = records.read(pictures.RECORDED)
+
+    def test_those_in_the_documents_are_of_the_runs_that_are_kept(self):
+        drawn = pictures.drawn(self.runs)
+        assert drawn.keys() == pictures.PICTURES.keys()
+        for name, text in drawn.items():
+            assert (pictures.IMAGES / name).read_text() == text, "python loadtests/pictures.py draws them again"
+            assert f"](images/{name})" in (pictures.ROOT / "docs/performance.md").read_text()
+            assert len(text) < 20_000
+            ElementTree.fromstring(text)
+
+    def test_every_table_in_the_documents_is_of_a_run_that_is_kept(self):
+        document = (pictures.ROOT / "docs/performance.md").read_text()
+        last = {outcome.name: report.section(outcome) for run in self.runs for outcome in records.outcomes(run)}
+        lines = {line for section in last.values() for line in section.splitlines() if line.startswith("|")}
+        assert lines - set(document.splitlines()) == set()
+
+    def test_what_is_kept_reads_back_as_it_was_measured(self):
+        measured = [rows("splitproxy", 1.23456789e-5, 2e-5), Row("envoy", "", left_out="did not start")]
+        outcome = Outcome("small-get", "Small", measured, ["a note"])
+        found = json.loads(report.as_json({"kernel": "x"}, [outcome]))
+        (again,) = records.outcomes(json.loads(records.compact({"about": "a test", **found})))
+        assert again.rows[0].samples[0].cpu_per_request == 1.23457e-5
+        assert (again.rows[1], again.notes) == (outcome.rows[1], ["a note"])
+
+    def test_what_was_measured_later_takes_the_place_of_what_was_before(self):
+        def run(value, **more):
+            measured = [rows("splitproxy", value), rows("nginx", 1e-6)]
+            text = report.as_json({}, [Outcome("small-get", "Small", measured)])
+            return {**json.loads(text), **more}
+
+        again = {"scenario": "small-get", "peer": "nginx", "samples": [{"KiB each": 2.0}]}
+        (latest,) = records.latest([run(1e-6), run(3e-6, later=[again])])
+        assert report.figures(latest.row("splitproxy"), "cpu_per_request") == [3e-6]
+        assert report.figures(latest.row("nginx"), "KiB each") == [2.0]
+        with pytest.raises(ValueError, match="there is no haproxy"):
+            records.latest([run(1e-6, later=[{**again, "peer": "haproxy"}])])
+
+    def test_a_bar_is_as_long_as_its_share_of_the_longest(self):
+        text = drawing.bars("T", [("p", [drawing.Bar("a", [10.0]), drawing.Bar("b", [2.0, 5.0, 9.0])], str)], "n")
+        widths = [float(rect.get("width")) for rect in ElementTree.fromstring(text).iter(SVG + "rect")][1:]
+        assert widths[1] / widths[0] == pytest.approx(0.5, abs=0.01)
+
+    def test_a_goal_that_was_missed_is_said_to_be(self):
+        text = drawing.goals("T", [("one", 1.01, "x"), ("two", 1.0, "y")], "n")
+        assert text.count("missed<") == 1
+        assert "x, missed" in text
 
 
 def environment_of(pid: str) -> bytes:
@@ -433,11 +491,19 @@ def test_the_file_for_locust_is_valid(tmp_path):
 def test_the_file_for_the_everyday_cases_is_valid(tmp_path):
     path = tmp_path / "splitproxy.yaml"
     ports = {name: 9000 + n for n, name in enumerate((*stage.VERSIONS, "copies", "proxy", "admin"))}
-    path.write_text(stage.configuration(ports, 3, "5s", tmp_path / "state.db"))
-    loaded = load(path, {})
-    assert loaded.warnings == []
+    for quick in (True, False):
+        path.write_text(stage.configuration(ports, 3, quick, tmp_path / "state.db"))
+        loaded = load(path, {})
+        assert loaded.warnings == []
     hosts = {host for route in loaded.plain["routes"] for host in route["hostnames"]}
     assert {case.host for case in everyday.CASES.values()} <= hosts
+
+
+def test_the_cost_of_tracing_is_measured_for_every_kind():
+    found = asyncio.run(tracing_cost.measure(rounds=2, count=20))
+    assert {kind: len(seconds) for kind, seconds in found.items()} == dict.fromkeys(tracing_cost.KINDS, 2)
+    assert min(min(seconds) for seconds in found.values()) > 0
+    assert len(list(tracing_cost.lines(found))) == len(tracing_cost.KINDS)
 
 
 def test_peers_that_cannot_do_a_scenario_are_told_apart():

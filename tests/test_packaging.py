@@ -58,8 +58,9 @@ def test_the_wheel_is_pure_and_all_it_takes(tmp_path):
     assert wheel.name == f"splitproxy-{PROJECT['version']}-py3-none-any.whl"
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "splitproxy").rglob("*.py")}
+    sources |= {str(path.relative_to(ROOT)) for path in (ROOT / "splitproxy/control/web").iterdir()}
     assert {name for name in names if ".dist-info/" not in name} >= sources
-    assert not [name for name in names if name.startswith(("tests", "loadtests")) or name.endswith(".so")]
+    assert not [name for name in names if name.startswith(("tests", "loadtests")) or name.endswith((".so", ".pyc"))]
 
     venv.create(tmp_path / "fresh", symlinks=True)
     programs = tmp_path / "fresh/bin"

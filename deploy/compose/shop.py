@@ -23,7 +23,7 @@ class Shop(BaseHTTPRequestHandler):
     version = os.environ.get("VERSION", "1")
     failing = float(os.environ.get("FAIL_PERCENT", "0")) / 100
 
-    def do_GET(self) -> None:  # noqa: N802 - its name is given
+    def do_GET(self) -> None:
         """Answer with the version."""
         failed = self.path != "/healthz" and random.random() < self.failing
         time.sleep(random.uniform(0.001, 0.005))

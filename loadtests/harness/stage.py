@@ -33,7 +33,7 @@ Promise = Callable[[int], Checks]
 """Answered requests -> what was seen of what the case is about."""
 
 
-def configuration(ports: dict[str, int], generation: int, interval: str, state: Path) -> str:
+def configuration(ports: dict[str, int], generation: int, quick: bool, state: Path) -> str:
     """Return the file of one generation: a route for each host of the cases, and two releases."""
     names = (*VERSIONS, "copies")
     upstreams = [f"  - {{name: {name}, endpoints: ['http://127.0.0.1:{ports[name]}']}}" for name in names]
@@ -61,11 +61,10 @@ def configuration(ports: dict[str, int], generation: int, interval: str, state: 
         lines += [f"  - name: {name}", f"    hostnames: [{name}.example.com]"]
         lines += ["    rules:", f"      - filters: [{filters}]", f"        backendRefs: [{refs}]"]
     lines.append("rollouts:")
+    pace = "interval: 1s, stepWeight: 50" if quick else "interval: 5s, stepWeight: 10"
     for name, route in (("rollout", "release"), ("rollback", "broken")):
         lines += [f"  - {{name: {name}, route: {route}, primary: now, canary: {RELEASES[name][0]},"]
-        lines += [
-            f"     analysis: {{interval: {interval}, threshold: 2, minRequests: 5, stepWeight: 25, maxWeight: 50,"
-        ]
+        lines += [f"     analysis: {{{pace}, maxWeight: 50, threshold: 2, minRequests: 5,"]
         lines += ["       sessionAffinity: {cookieName: version},"]
         lines += ["       metrics: [{name: request-success-rate, thresholdRange: {min: 99}}]}}"]
     return "\n".join(lines) + "\n"
@@ -99,7 +98,7 @@ class Stage:
     def write(self, generation: int) -> None:
         """Put the file of a generation where the proxy reads it."""
         new = self._file.with_suffix(".new")
-        new.write_text(configuration(self._ports, generation, "1s" if self.quick else "5s", self._state))
+        new.write_text(configuration(self._ports, generation, self.quick, self._state))
         os.replace(new, self._file)
 
     @contextmanager
@@ -185,7 +184,7 @@ class Stage:
             ),
             (
                 not gone and "Traceback" not in log,
-                f"{len(gone)} processes fell over {self._proxy.last_lines() if gone else ''}".rstrip(),
+                f"{len(gone)} processes fell over {self._proxy.last_lines(2) if gone else ''}".rstrip(),
             ),
         ]
 

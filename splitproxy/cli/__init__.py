@@ -35,6 +35,7 @@ VERBS = {
     "set-weight": ("splitproxy.cli.set_weight", "set the canary's share by hand while a rollout is paused"),
     "reload": ("splitproxy.cli.reload", "make a running proxy read its configuration again"),
     "drain": ("splitproxy.cli.drain", "let a running proxy finish its requests and exit"),
+    "simulate": ("splitproxy.cli.simulate", "play a rollout thousands of times on invented or recorded traffic"),
     "demo": ("splitproxy.cli.demo", "show a rollout with live traffic, with no configuration at all"),
     "completion": ("splitproxy.cli.completion", "print what makes a shell complete verbs, options and rollouts"),
 }
@@ -56,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         subparser = verbs.add_parser(verb, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if verb == chosen:
             declare(verb, subparser)
+    if not words:
+        parser.print_help(sys.stderr)
+        return 2
     options, unknown = parser.parse_known_args(words)
     if unknown:
         known = verbs.choices[options.verb].format_usage().replace("[", " ").replace("]", " ").split()

@@ -1,5 +1,6 @@
 """What flows through a running proxy: by route, rule and upstream, and at each address."""
 
+import argparse
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -81,14 +82,15 @@ class Flows(NamedTuple):
         }
 
 
-def look(admin: str, route: str | None, window: str, sort: str, seconds: float) -> Flows:
-    """Return what flows now, or through one route. Raises Unanswered and Untold."""
+def look(options: argparse.Namespace, seconds: float) -> Flows:
+    """Return what flows now, as the options of `top` say. Raises Unanswered and Untold."""
+    admin, route = options.admin, options.route
     only = f"?route={quote(route, safe='')}" if route else ""
     routes = _asked(admin, f"/api/v1/routes{only}", seconds)
     if route and not routes:
         raise Untold(f"there is no route {route!r}")
     flows = [
-        _flow(one["name"], rule["name"], backend, window)
+        _flow(one["name"], rule["name"], backend, options.window)
         for one in routes
         for rule in one["rules"]
         for backend in rule["backends"]
@@ -101,7 +103,12 @@ def look(admin: str, route: str | None, window: str, sort: str, seconds: float) 
         for one in upstream["addresses"]
         if not one["mirror"] or one["requests"] or one["open"]
     ]
-    return Flows(datetime.now(UTC), _sorted(flows, sort), addresses)
+    return Flows(datetime.now(UTC), _sorted(flows, options.sort), addresses)
+
+
+def pause(interval: float, took: float) -> float:
+    """Return how long to wait until the next look: where one takes long (`took`), watching is not to be a burden."""
+    return max(interval - took, 3 * took)
 
 
 def _asked(admin: str, path: str, seconds: float) -> Any:

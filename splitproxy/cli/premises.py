@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from splitproxy import __version__
+from splitproxy import __version__, mounts
 from splitproxy.cli.admin_client import Unanswered, ask
 from splitproxy.cli.machine import ERROR, OK, WARNING, Finding
 from splitproxy.cli.showing import counted, loaded, reasons
@@ -16,7 +16,6 @@ from splitproxy.listening import in_words, resolve
 
 _SECONDS: Final = 2.0
 _LEAST_SPACE: Final = 100 * 1024 * 1024
-_IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _PRIVILEGED: Final = 1024
 
 Plain = dict[str, Any]
@@ -74,7 +73,8 @@ def of_file(path: str) -> Iterator[Finding]:
         yield Finding(WARNING, "file", text, f"splitproxy check {path} shows each.")
     else:
         yield Finding(OK, "file", f"{path} is valid")
-    yield from _permissions(valid.sources)
+    state = Path(valid.plain["state"]["path"])
+    yield from _permissions([*valid.sources, *([state] if state.exists() else [])])
     yield from _written(valid.plain)
     admin = f"http://{_reachable(valid.plain['admin']['address'])}"
     yield from of_admin(admin, expected=False)
@@ -138,30 +138,14 @@ def _writable(what: str, path: Path) -> Finding:
 
 def _lasting(state: Path) -> Iterator[Finding]:
     folder = state.absolute().parent
-    kind = _file_system(folder)
-    if kind in _IN_MEMORY:
+    if why := mounts.loss(state):
         remedy = "Name a file on a disk or a volume: state: {path: …}. A restart would forget how far rollouts are."
-        yield Finding(WARNING, "state", f"{folder} is in memory ({kind})", remedy)
+        yield Finding(WARNING, "state", f"{state} will be lost: {why}", remedy)
     room = os.statvfs(folder)
     free = room.f_bavail * room.f_frsize
     if free < _LEAST_SPACE:
         remedy = "Make room: what cannot be saved is not done, so rollouts would stand still."
         yield Finding(WARNING, "state", f"{free // 1024 // 1024} MiB are left at {folder}", remedy)
-
-
-def _file_system(folder: Path) -> str:
-    """Return the type of the file system that `folder` is on; nothing where the kernel does not tell."""
-    device = os.stat(folder).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    for line in lines:
-        before, _, behind = line.partition(" - ")
-        if before.split()[2] == wanted:
-            return behind.split()[0]
-    return ""
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if logs.as_text():
+        logs.write(f"Starting with {options.config} …")
     control = ["-m", "splitproxy.control", "-c", options.config]
     if options.workers:
         control += ["--workers", options.workers]
@@ -85,4 +87,4 @@ def announce(ready: Ready) -> None:
         f"  workers    {ready.workers}, generation {ready.generation}",
         "Ctrl-C drains and stops.",
     ]
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    logs.write("\n".join(lines))

@@ -12,6 +12,7 @@ from splitproxy.cli import waiting
 from splitproxy.cli.admin_client import admin_argument
 from splitproxy.cli.looking import LOOK_SECONDS, RESTART_SECONDS, patient_look
 from splitproxy.cli.nearest import meant
+from splitproxy.cli.progress import working
 from splitproxy.cli.showing import show_facts, show_table
 from splitproxy.core.rollout.state import PHASES
 
@@ -59,7 +60,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _once(options: argparse.Namespace) -> int:
-    found = patient_look(options.admin, options.name, 0.0)
+    with working("Asking"):
+        found = patient_look(options.admin, options.name, 0.0)
     if found is None:
         return 1
     _show(options, found)
@@ -96,10 +98,12 @@ class _Changes:
         self._json, self._told = options.json, dict[str, str]()
 
     def tell(self, rollout: reports.Rollout) -> None:
-        line = waiting.standing(rollout)
-        if self._told.get(rollout["name"]) != line:
-            self._told[rollout["name"]] = line
-            print(json.dumps(rollout, ensure_ascii=False) if self._json else line, flush=True)
+        # A reason may count seconds down, which is no change.
+        stands = reports.headline(rollout) + re.sub(r"\d+", "", rollout["reason"])
+        if self._told.get(rollout["name"]) != stands:
+            self._told[rollout["name"]] = stands
+            line = json.dumps(rollout, ensure_ascii=False) if self._json else waiting.standing(rollout)
+            print(line, flush=True)
 
 
 def _follow(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from splitproxy.cli import flows
 from splitproxy.cli.admin_client import Unanswered, admin_argument
 from splitproxy.cli.looking import Untold
+from splitproxy.cli.progress import working
 from splitproxy.cli.screen import filled
 from splitproxy.cli.showing import show_table
 
@@ -40,23 +41,15 @@ def run(options: argparse.Namespace) -> int:
     try:
         while True:
             began = time.monotonic()
-            _print(look(options, _SECONDS), options)
+            with working("Asking"):
+                seen = flows.look(options, _SECONDS)
+            _print(seen, options)
             if options.once or not options.json:
                 return 0
-            time.sleep(pause(options.interval, time.monotonic() - began))
+            time.sleep(flows.pause(options.interval, time.monotonic() - began))
     except (Unanswered, Untold) as error:
         print(error, file=sys.stderr)
         return 1
-
-
-def look(options: argparse.Namespace, seconds: float) -> flows.Flows:
-    """Return what flows now, as the options say. Raises Unanswered and Untold."""
-    return flows.look(options.admin, options.route, options.window, options.sort, seconds)
-
-
-def pause(interval: float, took: float) -> float:
-    """Return how long to wait until the next look: where one takes long (`took`), watching is not to be a burden."""
-    return max(interval - took, 3 * took)
 
 
 def _print(seen: flows.Flows, options: argparse.Namespace) -> None:

@@ -13,11 +13,11 @@ from splitproxy import picture
 from splitproxy.cli import flows
 from splitproxy.cli.admin_client import Unanswered
 from splitproxy.cli.looking import Untold
+from splitproxy.cli.progress import working
 from splitproxy.cli.screen import Screen
-from splitproxy.cli.top import look, pause
 from splitproxy.picture import Block, Lines
 
-_ANSWER_SECONDS: Final = 3.0
+_ANSWER_SECONDS: Final = 10.0
 
 
 class _Top:
@@ -32,7 +32,7 @@ class _Top:
     def look(self) -> None:
         """See what flows; what was seen stays when nobody answers. Raises Untold, and Unanswered at first."""
         try:
-            now = look(self._options, _ANSWER_SECONDS)
+            now = flows.look(self._options, _ANSWER_SECONDS)
         except Unanswered as error:
             if self._seen is None:
                 raise
@@ -97,11 +97,12 @@ def watch(options: argparse.Namespace) -> int:
     top = _Top(options)
     try:
         began = time.monotonic()
-        top.look()
+        with working("Asking"):
+            top.look()
         with Screen() as screen:
             while True:
                 screen.show(top.picture(screen.width, screen.height))
-                if not top.press(screen.key(pause(options.interval, time.monotonic() - began))):
+                if not top.press(screen.key(flows.pause(options.interval, time.monotonic() - began))):
                     return 0
                 began = time.monotonic()
                 top.look()

@@ -13,6 +13,7 @@ from splitproxy.cli import waiting
 from splitproxy.cli.acting import refusal, send
 from splitproxy.cli.admin_client import Unanswered, ask
 from splitproxy.cli.looking import LOOK_SECONDS, Untold, look
+from splitproxy.cli.progress import working
 from splitproxy.cli.screen import Screen
 from splitproxy.cli.sides import Route, Side, sides
 from splitproxy.picture import Block, Lines
@@ -30,7 +31,7 @@ KEYS: Final = {
     "d": "deny",
 }
 """Key -> verb."""
-_ANSWER_SECONDS: Final = 3.0
+_ANSWER_SECONDS: Final = 5.0
 _TOLD_SECONDS: Final = 6.0
 """How long it is shown what came of a verb."""
 _BAR_LEAST: Final = 8
@@ -117,7 +118,8 @@ def watch(options: argparse.Namespace) -> int:
     """Draw until a key or an outcome of --wait ends it; return the exit code."""
     view, goal = Watch(options), waiting.Goal(options) if options.wait else None
     try:
-        view.look()
+        with working("Asking"):
+            view.look()
         code = _drawn(view, goal)
     except (Unanswered, Untold) as error:
         print(error, file=sys.stderr)
@@ -158,7 +160,7 @@ def _one(rollout: Rollout, both: list[Side], width: int, height: int) -> list[Bl
     past = picture.past(rollout, height)
     return [
         Block(0, [picture.headline(rollout)]),
-        Block(1, picture.fact("reason", rollout["reason"], width, 2) if rollout["reason"] else []),
+        Block(1, picture.fact("reason", rollout["reason"], width, 3) if rollout["reason"] else []),
         *(Block(1, picture.fact(name, text, width, 2)) for name, text in urgent if text),
         Block(5, picture.plan(rollout, width)),
         Block(6, picture.fact("run", _run(rollout), width)),

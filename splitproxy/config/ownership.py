@@ -85,7 +85,7 @@ def _paired(compare: Plain) -> Plain | None:
     """Return how the answers to a rollout's copies are compared; None: they are not."""
     if not compare["enabled"]:
         return None
-    return compare["mirror"] | {key: compare["tolerate"][key] for key in ("latency", "delay")}
+    return {**compare["mirror"], **{key: compare["tolerate"][key] for key in ("latency", "delay")}}
 
 
 # --- the parts of a rollout ------------------------------------------------------------------------------------------

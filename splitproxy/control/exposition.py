@@ -20,13 +20,14 @@ Place = TypeVar("Place", bound=tuple[str, ...])
 
 
 def labelled(names: Sequence[str], values: Sequence[str]) -> str:
-    """Return labels as they stand between the braces."""
-    return ",".join([f'{name}="{value.translate(_ESCAPES)}"' for name, value in zip(names, values, strict=True)])
+    """Return labels as they stand between the braces, in the order of their names."""
+    pairs = sorted(zip(names, values, strict=True))
+    return ",".join([f'{name}="{value.translate(_ESCAPES)}"' for name, value in pairs])
 
 
 def number(value: float) -> str:
-    """Return a value as both formats write it."""
-    text = repr(value)
+    """Return a value as both formats write it, with a point where it is whole too."""
+    text = repr(float(value))
     return _UNUSUAL.get(text, text)
 
 

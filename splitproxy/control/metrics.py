@@ -59,7 +59,10 @@ def render(state: State, accept: str) -> tuple[bytes, str]:
 
 
 class _Line:
-    """One (route, rule, upstream, role): what was counted, and its labels, formatted once."""
+    """One (route, rule, upstream, role): what was counted, and its labels, formatted once.
+
+    Labels stand in alphabetical order, as other exporters have them; `code`, `le` and `outcome` come before these four.
+    """
 
     __slots__ = ("cells", "examples", "key", "labels")
 
@@ -79,7 +82,7 @@ def _traffic(page: Page, live: list[_Line]) -> None:
     for line in live:
         codes = line.examples.codes if line.examples else {}
         page.lines += [
-            f'{name}{{{line.labels},code="{code}"}} {count}{page.remark(codes.get(code), 1)}\n'
+            f'{name}{{code="{code}",{line.labels}}} {count}.0{page.remark(codes.get(code), 1)}\n'
             for code, count in line.used(stats.CODE, stats.CODES)
         ]
     text = "From the request's head to the answer's last byte."
@@ -106,10 +109,10 @@ def _durations(page: Page, name: str, live: list[_Line]) -> None:
             if parts[place]:  # the durations of tunnels and event streams are not counted
                 remarks[place] = page.remark(one, one.seconds)
         page.lines += [
-            f'{name}_bucket{{{line.labels},le="{le}"}} {count}{remark}\n'
+            f'{name}_bucket{{le="{le}",{line.labels}}} {count}.0{remark}\n'
             for le, count, remark in zip(_LE, counts, remarks, strict=True)
         ]
-        page.lines.append(f"{name}_count{{{line.labels}}} {counts[-1]}\n")
+        page.lines.append(f"{name}_count{{{line.labels}}} {counts[-1]}.0\n")
         page.lines.append(f"{name}_sum{{{line.labels}}} {number(line.cells[stats.REQUEST_NS] / 1e9)}\n")
 
 
@@ -117,7 +120,7 @@ def _attempts(page: Page, series: list[_Line]) -> None:
     name = page.family("attempts", "counter", "First attempts of requests by outcome, copies for mirrors included.")
     for line in series:
         page.lines += [
-            f'{name}{{{line.labels},outcome="{word}"}} {count}\n'
+            f'{name}{{outcome="{word}",{line.labels}}} {count}.0\n'
             for word, count in line.used(stats.OUTCOME, stats.OUTCOMES)
         ]
 

@@ -95,8 +95,8 @@ def _server(span: Span) -> dict[str, Any]:
 
 
 def _is_cut(span: Span) -> bool:
-    """Return whether the answer was cut off: an error of an upstream's, and yet another status was sent."""
-    return bool(span.error) and span.status < 400
+    """Return whether the answer was cut off: it was not the proxy's own, and yet there is an error."""
+    return bool(span.error) and (span.status < 400 or (span.status < 499 and bool(span.upstream)))
 
 
 def _client(span: Span, call: Call) -> dict[str, Any]:

@@ -2,16 +2,27 @@
 
 import asyncio
 import ipaddress
+import logging
 import socket
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from splitproxy.control.guests import IDLE_SECONDS, Guests
 from splitproxy.errors import SplitProxyError
 from splitproxy.listening import in_words, resolve
 
 _BACKLOG: Final = 128
+log = logging.getLogger(__name__)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Say whether it tells of our doing: who sends what is not HTTP has an answer of 400 and no place in the log."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+log.addFilter(_is_ours)
 
 
 class SiteError(SplitProxyError):
@@ -34,6 +45,7 @@ class Sites:
             handle_signals=False,
             shutdown_timeout=1.0,
             keepalive_timeout=IDLE_SECONDS,
+            logger=log,
         )
         self._site: asyncio.Server | None = None
         self._next: socket.socket | None = None

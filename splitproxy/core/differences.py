@@ -12,6 +12,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 STATUS: Final = "status"
@@ -38,6 +39,7 @@ _RECORD_KEYS: Final = 50
 """Keys of an object beyond which it is a map."""
 _MOST_SORTED: Final = 1000
 """Elements of an array beyond which it is not looked whether they are the same in another order."""
+_CONDITIONAL: Final = {200, 304}
 _SIZE_PART: Final = 10
 """Sizes differ when they do by more than one part in so many."""
 _WRITTEN: Final = re.compile(r"\.(?P<name>[^.\[\]]+)|(?P<elements>\[\])|\[\"(?P<quoted>[^\"]*)\"\]")
@@ -137,25 +139,70 @@ def _step(step: str) -> str:
     return f".{step}" if step == ENTRIES or _PLAIN.fullmatch(step) else f'["{step}"]'
 
 
+def printable(text: str, longest: int = 500) -> str:
+    """Return a text of an upstream's as it may be shown: on a terminal, too, it does nothing but stand there."""
+    clipped = text[:longest]
+    return clipped if clipped.isprintable() else "".join(one if one.isprintable() else "\ufffd" for one in clipped)
+
+
 def _bare(text: str) -> str:
     return text.lower().replace("-", "").replace("_", "")
 
 
 # --- two answers -----------------------------------------------------------------------------------------------------
-def differences(one: Answer, other: Answer, terms: Terms) -> Found:
+class Reading:
+    """An answer that is compared with others: what is made of its body is made once, when it is wanted."""
+
+    def __init__(self, answer: Answer, terms: Terms) -> None:
+        self.answer, self._most = answer, terms.most
+
+    @cached_property
+    def content(self) -> bytes:
+        """The body as it was before it was packed; as it came, where that cannot be told or is too long."""
+        body = self.answer.body or b""
+        if self.answer.fields.get(b"content-encoding", b"").lower() not in _UNPACKED:
+            return body
+        unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # finds out itself whether it is gzip or zlib
+        try:
+            content = unpacking.decompress(body, self._most)
+        except zlib.error:
+            return body
+        return content if unpacking.eof else body
+
+    @cached_property
+    def document(self) -> tuple[Any] | None:
+        """The JSON document in the body, with numbers as the octets that write them; None: it is none."""
+        if not _JSON.match(self.answer.fields.get(b"content-type", b"").lower()):
+            return None
+        try:
+            return (json.loads(self.content, parse_float=str.encode, parse_int=str.encode, parse_constant=_refused),)
+        except ValueError:
+            return None
+
+    @property
+    def described(self) -> str:
+        """The body in a few words."""
+        media = self.answer.fields.get(b"content-type", b"").decode("latin-1").partition(";")[0] or "no content-type"
+        return _clipped(f"{media}, {self.answer.size} bytes" + ("" if self.document else ", no JSON"))
+
+
+def differences(one: Reading, other: Reading, terms: Terms) -> Found:
     """Return where `other` differs from `one`.
 
-    Of answers with different statuses nothing else is compared: a page and an error message have nothing in common.
+    Of answers with different statuses nothing else is compared: a page and an error message have nothing in common. 200
+    and 304 are both right: a client that knows the old version's answer gets to know the new one's.
     """
     found: Found = {}
-    if one.status != other.status:
-        found[(STATUS,), "value"] = (str(one.status), str(other.status))
+    before, after = one.answer, other.answer
+    if before.status != after.status:
+        if {before.status, after.status} != _CONDITIONAL:
+            found[(STATUS,), "value"] = (str(before.status), str(after.status))
     elif terms.bodies:
-        _headers(one, other, terms, found)
-        if abs(one.size - other.size) * _SIZE_PART > max(one.size, other.size):
-            found[(SIZE,), "value"] = (str(one.size), str(other.size))
-        if one.body != other.body and one.body is not None and other.body is not None:
-            _bodies(one, other, terms, found)
+        _headers(before, after, terms, found)
+        if before.body is None or after.body is None:
+            _sizes(before, after, found)
+        elif before.body != after.body:
+            _bodies(one, other, found)
     return {field: shown for field, shown in found.items() if not any(own.covers(field[0]) for own in terms.ignored)}
 
 
@@ -177,47 +224,24 @@ def _headers(one: Answer, other: Answer, terms: Terms, found: Found) -> None:
             found[(HEADER, name), kind] = (next(shown), next(shown))
 
 
-def _bodies(one: Answer, other: Answer, terms: Terms, found: Found) -> None:
-    contents = _content(one, terms.most), _content(other, terms.most)
-    if contents[0] == contents[1]:
+def _sizes(one: Answer, other: Answer, found: Found) -> None:
+    if abs(one.size - other.size) * _SIZE_PART > max(one.size, other.size):
+        found[(SIZE,), "value"] = (str(one.size), str(other.size))
+
+
+def _bodies(one: Reading, other: Reading, found: Found) -> None:
+    if one.content == other.content:
         return
     try:
-        before, after = (_document(answer, content) for answer, content in zip((one, other), contents, strict=True))
+        before, after = one.document, other.document
         if before is None or after is None:
             kind = "value" if before is after else "type"
-            found[(BODY,), kind] = (_described(one, before), _described(other, after))
+            found[(BODY,), kind] = (one.described, other.described)
+            _sizes(one.answer, other.answer, found)
         else:
             _walk(before[0], after[0], (ROOT,), found)
     except RecursionError:  # nested deeper than anything that is meant to be read
         found[(BODY,), "value"] = ("nested too deeply", "nested too deeply")
-
-
-def _described(answer: Answer, parsed: tuple[Any] | None) -> str:
-    media = answer.fields.get(b"content-type", b"").decode("latin-1").partition(";")[0] or "no content-type"
-    return _clipped(f"{media}, {answer.size} bytes" + ("" if parsed else ", no JSON"))
-
-
-def _content(answer: Answer, most: int) -> bytes:
-    """Return a body as it was before it was packed; as it came, where that cannot be told or is too long."""
-    body = answer.body or b""
-    if answer.fields.get(b"content-encoding", b"").lower() not in _UNPACKED:
-        return body
-    unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # finds out itself whether it is gzip or zlib
-    try:
-        content = unpacking.decompress(body, most)
-    except zlib.error:
-        return body
-    return content if unpacking.eof else body
-
-
-def _document(answer: Answer, content: bytes) -> tuple[Any] | None:
-    """Return the JSON document in a body, with numbers as the octets that write them; None: it is none."""
-    if not _JSON.match(answer.fields.get(b"content-type", b"").lower()):
-        return None
-    try:
-        return (json.loads(content, parse_float=str.encode, parse_int=str.encode, parse_constant=_refused),)
-    except ValueError:
-        return None
 
 
 def _refused(text: str) -> Any:

@@ -101,6 +101,7 @@ class Evidence:
     __slots__ = (
         "_alone",
         "_bad_onset",
+        "_bounds",
         "_convicted",
         "_counts",
         "_errors",
@@ -135,6 +136,8 @@ class Evidence:
         self._counts = Counts()
         self._slow: list[Slow] = [(0, 0, 0, 0)] * len(THRESHOLDS)
         self._events: dict[float, tuple[int, int]] = {}
+        self._bounds: tuple[float, float | None] | None = None
+        """The ratio's interval; None: errors have come since it was asked for."""
         self._held = {ERRORS: 0.0, LATENCY: 0.0, LIMIT: 0.0}
         self._past = deque([(0, self._counts)], _PAST)
         self._ticks = 0
@@ -168,6 +171,7 @@ class Evidence:
         if any(bad):
             gains = self._errors.add(bad[0], sum(bad), weight)
             self._bad_onset.step(gains, *self._lately(len(gains)))
+            self._bounds = None
             looked.append(ERRORS)
         if any(bad) or batch.canary or batch.primary:
             canary, both = self._events.get(weight, (0, 0))
@@ -261,7 +265,9 @@ class Evidence:
         """Return all that is known, in numbers and in a sentence."""
         leading, log_e = self._leading(), self._log_e()
         quantile = THRESHOLDS[self._latency.threshold()]
-        bound = ratio_bounds(self._events, self.terms.alpha)
+        if self._bounds is None:
+            self._bounds = ratio_bounds(self._events, self.terms.alpha)
+        bound = self._bounds
         p = exp(-self._peak)
         recent, since = self._recent()
         return Standing(
@@ -329,6 +335,7 @@ class Evidence:
         self._slow_onset.restore(plain["slowOnset"])
         self._counts = Counts(*map(int, plain["counts"]))
         self._slow = [(int(a), int(b), int(c), int(d)) for a, b, c, d in plain["slow"]]
+        self._bounds = None
         self._events = {float(weight): (int(canary), int(both)) for weight, canary, both in plain["events"]}
         self._ticks, self._peak = int(plain["ticks"]), float(plain["peak"])
         self._limit = None if plain["limit"] is None else float(plain["limit"])

@@ -16,10 +16,10 @@ from itertools import accumulate
 from typing import Final
 
 from splitproxy.core.affinity import Affinity
+from splitproxy.core.comparison import Comparison
 from splitproxy.core.filters import Plain, compile_filters
 from splitproxy.core.live import EVERYTHING, Area, decode, epoch
 from splitproxy.core.matching import Conditions, RequestView, Test
-from splitproxy.core.pairs import Comparison
 from splitproxy.core.splitting import NOBODY, Backend, Choice, Mirror, Split
 from splitproxy.core.tallies import CANARY, PRIMARY, Coin, tolerated, unpack
 

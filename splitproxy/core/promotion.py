@@ -16,6 +16,8 @@ MARGINS: Final = ((0.01, 10.0, 0.02), (0.05, 5.0, 0.015), (0.10, 3.0, 0.01), (0.
 """(weight up to, how many times likelier bad events must not be, share of bad requests that is good enough)."""
 _ROOM: Final = 1.25
 """A margin is wider than what is tolerated by this factor at least, or a tolerated canary would hardly ever pass."""
+_LEAST_SLOW: Final = 2.0
+"""The narrowest ratio for slow requests: a p99 that is twice as long makes about five times as many of them."""
 TAIL: Final = THRESHOLDS.index(0.99)
 """The threshold at which latency has to be shown not to be worse."""
 _NOTHING: Final = 1e-9
@@ -37,7 +39,8 @@ class Margins(NamedTuple):
 def stage_margins(weight: float, errors: float) -> Margins:
     """Return a stage's margins; `errors`: the tolerated ratio of bad events."""
     ratio, share = next((ratio, share) for most, ratio, share in MARGINS if weight <= most)
-    return Margins(max(ratio, errors * _ROOM), share, ratio, min(ratio * (1.0 - THRESHOLDS[TAIL]), 0.5))
+    slower = max(ratio, _LEAST_SLOW)
+    return Margins(max(ratio, errors * _ROOM), share, slower, slower * (1.0 - THRESHOLDS[TAIL]))
 
 
 class Gate(NamedTuple):

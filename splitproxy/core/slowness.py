@@ -1,8 +1,8 @@
 """Bets that the canary is slower: on how often its requests are above the primary's quantiles, never on a quantile.
 
-An estimated p99 of a few hundred requests jumps about; how many of them were above a threshold that was set before is a
-plain count of bad events. A request above is a bad event and one below a good one, and as long as a slower request never
-counts for less the bet is honest, whatever the latencies and wherever the thresholds really lie.
+An estimated p99 of a few hundred requests jumps about; how many of them were above a threshold that was set before is
+a plain count. As long as a slower request never counts for less, the bet is honest, whatever the latencies are and
+wherever the thresholds really lie.
 """
 
 from collections.abc import Sequence

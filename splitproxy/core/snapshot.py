@@ -142,7 +142,9 @@ class Snapshot:
 def encode(plain: Plain, generation: int) -> Iterator[bytes]:
     """Yield the segments of a plain snapshot, to be joined or written one after the other."""
     kept = ("limits", "listeners", "accessLog", "workers")
-    head = {**{key: plain[key] for key in kept}, "tracing": plain.get("tracing")}
+    tracing = plain.get("tracing")  # where spans go, and with what credentials, is not for workers
+    sampling = tracing and {key: tracing[key] for key in ("sampler", "ratio", "query")}
+    head = {**{key: plain[key] for key in kept}, "tracing": sampling}
     yield _segment("head", {"generation": generation, **head})
     for upstreams in _sliced([(upstream, 1 + len(upstream["endpoints"])) for upstream in plain["upstreams"]]):
         yield _segment("upstreams", upstreams)

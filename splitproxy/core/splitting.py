@@ -18,6 +18,7 @@ from itertools import accumulate
 from math import log
 from typing import Any, Final
 
+from splitproxy.core.comparison import Comparison
 from splitproxy.core.filters import (
     NO_FILTERS,
     Fault,
@@ -29,7 +30,6 @@ from splitproxy.core.filters import (
     compile_filters,
 )
 from splitproxy.core.matching import RequestView
-from splitproxy.core.pairs import Comparison
 from splitproxy.core.stats import SERIES, Key
 from splitproxy.core.tallies import Coin
 

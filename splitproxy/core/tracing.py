@@ -7,10 +7,12 @@ and whether that sender records; `tracestate`, which we never change, belongs to
 import marshal
 import re
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from splitproxy.core.filters import Plain
-from splitproxy.core.requests import RequestHead
+
+if TYPE_CHECKING:
+    from splitproxy.core.requests import RequestHead
 
 _HALF: Final = 1 << 64
 """Values of the right half of a trace id, by which a ratio decides; so do OpenTelemetry's SDKs (TraceIdRatioBased)."""
@@ -50,7 +52,7 @@ class Context(NamedTuple):
         return bool(self.flags & SAMPLED)
 
 
-def unrecorded(head: RequestHead, at: int) -> bool:
+def unrecorded(head: "RequestHead", at: int) -> bool:
     """Return whether it is plain that the sender does not record; `at` is where `MARK` was found in `head.low`."""
     found = _UNRECORDED.match(head.raw, at + head.line_end)
     return found is not None and head.low.find(_NAME, at + 1) < 0

@@ -46,7 +46,9 @@ def release(ports: dict[str, int], folder: Path, hold: float) -> str:
 
     Each step lasts `hold` seconds, and what is promoted is watched for as long.
     """
-    lasting = f"{round(hold * 1000)}ms"
+    seconds, milliseconds = divmod(round(hold * 1000), 1000)
+    # In seconds where it can be: five digits are the most that a unit may have.
+    lasting = f"{seconds}s{milliseconds}ms" if milliseconds else f"{seconds}s"
     steps = "\n".join(f"        - {{setWeight: {weight}, hold: {lasting}}}" for weight in _WEIGHTS)
     return f"""\
 # The configuration of the running demo. A new revision, saved, starts the rollout again.

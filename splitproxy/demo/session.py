@@ -62,6 +62,8 @@ async def play(wish: Wish) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, interrupt)
+    if wish.style == "live":
+        print("Starting two versions of a service, the proxy and traffic …", flush=True)
     try:
         async with stage(partial(_file, wish), *_conduct(wish)) as scene:
             begun = True

@@ -109,7 +109,7 @@ def release(rollout: reports.Rollout, width: int) -> list[Block]:
     return [
         Block(0, [picture.headline(rollout)]),
         Block(5, picture.plan(rollout, width)),
-        Block(1, picture.fact("reason", rollout["reason"], width, 2) if rollout["reason"] else []),
+        Block(1, picture.fact("reason", rollout["reason"], width, 3) if rollout["reason"] else []),
         Block(1, picture.fact("edit", reports.adoption(rollout), width) if rollout["adopt"] else []),
         Block(2, picture.verdicts(rollout, width)),
         Block(9, past[:-_STAYING], newest_last=True),

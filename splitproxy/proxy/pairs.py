@@ -13,7 +13,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from splitproxy.core import differences, stats
-from splitproxy.core.differences import Answer
+from splitproxy.core.comparison import Comparison
+from splitproxy.core.differences import Answer, Reading, printable
 from splitproxy.core.fields import Field
 from splitproxy.core.pairs import (
     BOTH,
@@ -25,7 +26,6 @@ from splitproxy.core.pairs import (
     PRIMARY,
     TWIN,
     TWIN_ALONE,
-    Comparison,
     Outcome,
     counted,
 )
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 else:  # those that become paired start copies themselves, and modules have no circles
     _Exchange = object
 
+MOST_OPEN: Final = 32
+"""Pairs of a rollout whose answers one worker keeps for comparison at the same time: what may take long is bounded."""
 _SLACK: Final = 0.2
 """Seconds by which a copy's deadline may be off: the wheel's step, and a turn of the loop."""
 _SUCCESS: Final = stats.OUTCOMES.index("success")
@@ -78,7 +80,7 @@ def start_pair(exchange: "Exchange", live: "LiveSplit", head: bytes) -> list[Cop
         for party, target in parties if random() < 0.5 else parties[::-1]:
             copy = start_copy(exchange, target, head, partial(PairedCopy, pair, party))
             if copy is None:
-                pair.over = True
+                pair.end()
             else:
                 started.append(copy)
         if not pair.over:
@@ -116,9 +118,17 @@ class Pair:
         rule = exchange.rule
         assert rule is not None
         self.request = (rule.name, exchange.request_id)
-        if exchange.started >= comparison.due:
+        if exchange.started >= comparison.due and comparison.open < MOST_OPEN:
             comparison.due = exchange.started + comparison.every
+            comparison.open += 1
             self.taken = {}
+
+    def end(self) -> None:
+        """Expect nothing more, and let go of the answers."""
+        self.over = True
+        if self.taken is not None:
+            self.taken = None
+            self._comparison.open -= 1
 
     def take(self, party: int, head: ResponseHead, data: bytes | memoryview) -> None:
         """Take the beginning of a party's answer."""
@@ -137,13 +147,13 @@ class Pair:
         if self.over or party in self._told:
             return
         if outcome is None:
-            self.over = True
+            self.end()
             self._count(NO_EVENT)
             return
         taken = None if self.taken is None or outcome.seconds is None else self.taken.get(party)
         self._told[party] = Told(outcome, None if taken is None else taken.answer())
         if len(self._told) == self._parties:
-            self.over = True
+            self.end()
             if self._live.run == self._run:  # else another run has begun meanwhile, of which this says nothing
                 self._join()
 
@@ -169,9 +179,11 @@ class Pair:
             self._compare(answers)
 
     def _compare(self, answers: Mapping[int, Answer]) -> None:
-        terms, primary = self._comparison.terms, answers[PRIMARY]
-        mine = differences.differences(primary, answers[CANARY], terms)
-        its = differences.differences(primary, answers[TWIN], terms) if TWIN in answers else {}
+        terms = self._comparison.terms
+        readings = {party: Reading(answer, terms) for party, answer in answers.items()}
+        primary = readings[PRIMARY]
+        mine = differences.differences(primary, readings[CANARY], terms)
+        its = differences.differences(primary, readings[TWIN], terms) if TWIN in readings else {}
         if not mine and not its:
             return
         shown, twins = differences.redacted(mine, terms), differences.redacted(its, terms)
@@ -180,14 +192,14 @@ class Pair:
             who = BOTH if field in mine and field in its else CANARY_ALONE if field in mine else TWIN_ALONE
             before = (shown.get(field) or twins[field])[0]
             values = [before, *(some.get(field, ("", before))[1] for some in (shown, twins)[: self._parties - 1])]
-            found.append([differences.written(field[0]), field[1], who, *values])
+            found.append([printable(differences.written(field[0])), field[1], who, *map(printable, values)])
         rule, request = self.request
         message: dict[str, Any] = {
             "type": "pair",
             "rollout": self._comparison.rollout,
             "run": self._run,
             "rule": rule,
-            "request": request.decode("latin-1"),
+            "request": printable(request.decode("latin-1")),
             "statuses": [answers[party].status for party in sorted(answers)],
             "differences": found,
         }
@@ -237,7 +249,8 @@ class PairedCopy(Copy):
 
     def on_response(self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None) -> None:
         """Take the beginning of the answer."""
-        self._pair.take(self._party, head, b"".join(pieces or ()))
+        if self._pair.taken is not None:
+            self._pair.take(self._party, head, b"".join(pieces or ()))
         super().on_response(head, pieces, trailers)
 
     def on_whole(self, head: ResponseHead, body: bytes) -> None:
@@ -281,7 +294,7 @@ class _Paired(_Exchange):
 
     def on_response(self, head: ResponseHead, pieces: list[bytes] | None, trailers: list[Field] | None) -> None:
         """Take the beginning of the answer, and relay."""
-        if self.attempts == 1:
+        if self.attempts == 1 and self.pair.taken is not None:
             self.pair.take(PRIMARY, head, b"".join(pieces or ()))
         super().on_response(head, pieces, trailers)
 
@@ -296,6 +309,13 @@ class _Paired(_Exchange):
         if self.attempts == 1:
             self.pair.add(PRIMARY, pieces)
         super().on_body(pieces)
+
+    def charge_hang(self) -> None:
+        """Tell of a connection that was still being opened when the request's time was over, where that is charged."""
+        attempts = self.attempts
+        super().charge_hang()
+        if self.attempts > attempts:
+            self.pair.tell(PRIMARY, Outcome(bad=True))
 
     def on_failure(self, error: UpstreamError | OutOfResources) -> None:
         """Tell of a connection that could not be made, and go on."""

@@ -6,6 +6,7 @@ and without. What is bad, or a client's first slow request, is told to control a
 """
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,9 +62,15 @@ class Book:
             cell = tallies.DROPPED
         self._cells[self._base + cell] += count
 
-    def finish(self, side: int, seconds: float) -> None:
-        """Count a duration that is to be compared."""
-        self.add(tallies.HISTOGRAM + side * stats.BUCKETS + bisect_left(stats.BOUNDS, seconds))
+    def finish(self, side: int, durations: Iterable[float], coin: Coin) -> None:
+        """Count durations that are to be compared, less what is tolerated (`Coin.even`, written out)."""
+        if not self.open:
+            return
+        cells, start, bounds = self._cells, self._base + tallies.HISTOGRAM + side * stats.BUCKETS, stats.BOUNDS
+        scale, delay = coin.scale, coin.delay
+        for seconds in durations:
+            scaled, shortened = seconds * scale, seconds - delay
+            cells[start + bisect_left(bounds, min(scaled, shortened))] += 1
 
     def move(self, side: int, first: int, last: int, count: int) -> None:
         """Count a request in flight beyond the thresholds from `first` to before `last`, or no more."""
@@ -76,27 +83,28 @@ class Book:
 class Tallied(Series):
     """The series of a backend that requests come to by a coin."""
 
-    __slots__ = ("_desk", "book", "drawn", "even", "side", "sticky")
+    __slots__ = ("_desk", "book", "coin", "drawn", "pools", "side", "sticky")
 
     def __init__(
         self, cells: stats.Cells, octets: memoryview, block: int, book: Book, coin: Coin, desk: "Tallies"
     ) -> None:
         super().__init__(cells, octets, block)
         self.book, self._desk = book, desk
-        self.side, self.sticky, self.even = coin.side, coin.client, coin.even
+        self.coin, self.side, self.sticky = coin, coin.side, coin.client
+        self.pools: tuple[Any, ...] = ()
+        """Those of both sides, set by who opens it."""
         self.drawn = 0
         """Draws that are not written yet."""
 
     def write(self) -> None:
         """Write the batch, to the tally too. Nothing in a batch has failed, and no client's request is in one."""
-        book, side, even = self.book, self.side, self.even
+        book, side = self.book, self.side
         if self.drawn:
             book.add(tallies.DRAWN + side, self.drawn)
             self.drawn = 0
         if self.done:
             book.add(tallies.FINISHED + side, len(self.done))
-            for one in self.done:
-                book.finish(side, even(one[1]))
+            book.finish(side, [one[1] for one in self.done], self.coin)
         super().write()
 
     def attempt(self, outcome: int, seconds: float | None, exchange: Ending | None = None) -> None:
@@ -115,9 +123,9 @@ class Tallied(Series):
         beyond = book.beyond.pop(exchange, 0)
         if seconds is not None:
             book.move(side, 0, beyond, -1)
-            book.finish(side, self.even(seconds))
+            book.finish(side, (seconds,), self.coin)
         elif outcome == _GONE and exchange.timed:
-            book.move(side, beyond, passed(book.thresholds, self.even(_age(exchange))), 1)
+            book.move(side, beyond, passed(book.thresholds, self.coin.even(_age(exchange))), 1)
         if bad:
             book.add(tallies.BAD + side)
             self._desk.tell(book.coin, "bad", self, exchange, outcome, 0)
@@ -128,7 +136,7 @@ class Tallied(Series):
         client: int = exchange.client
         slow = 0
         if outcome <= _GONE and exchange.timed:
-            slow = (1 << passed(book.thresholds, self.even(_age(exchange)))) - 1
+            slow = (1 << passed(book.thresholds, self.coin.even(_age(exchange)))) - 1
         told = known.get(client, 0)
         fresh = (slow << 1 | bad) & ~told
         if not fresh or (not told and len(known) >= _MOST_CLIENTS):
@@ -146,7 +154,7 @@ class Tallied(Series):
         if self.sticky:
             self._follow(_SUCCESS, exchange, bad=False)
             return
-        age = self.even(now - (exchange.attempt_started or exchange.started))
+        age = self.coin.even(now - (exchange.attempt_started or exchange.started))
         count, before = passed(self.book.thresholds, age), self.book.beyond.get(exchange, 0)
         if count > before:
             self.book.move(self.side, before, count, 1)
@@ -174,30 +182,28 @@ class Tallies:
 
         It is fair if both sides could have been used: else the draw is about who is there, not about who is better.
         """
-        live, coin, service = rule.live, backend.coin, self._service
-        assert live is not None
-        assert coin is not None
-        for side in live.pair(swapped=False):
-            if side.pool is None:
-                side.pool = service.upstream(side.upstream)
-            if not side.pool.usable:
-                return backend.plain
         series = backend.series
         if series is None:
-            series = self._open(backend, coin)
+            series = self._open(rule, backend)
             if series is None:
                 return backend.plain
-        if coin.client:
-            exchange.client = live.client
+        one, other = series.pools
+        if not (one.usable and other.usable):
+            return backend.plain
+        if series.sticky:
+            assert rule.live is not None
+            exchange.client = rule.live.client
             exchange.attempt_started = exchange.started  # the way that ends with `Series.attempt`
             if not exchange.issued:
                 return backend
         series.drawn += 1
         return backend
 
-    def _open(self, backend: "Backend", coin: Coin) -> Tallied | None:
+    def _open(self, rule: "Rule", backend: "Backend") -> Tallied | None:
         """Make the series of a backend with a coin; None: the region is full."""
-        service = self._service
+        service, coin, live = self._service, backend.coin, rule.live
+        assert coin is not None
+        assert live is not None
         place = service.region.block(tallies.key(coin.rollout, coin.epoch))
         if place == service.region.block(stats.OVERFLOW_KEY):
             return None
@@ -210,7 +216,9 @@ class Tallies:
                 one for one in self._open_series if one.active or one.book.coin.rollout != coin.rollout
             ]
         backend.pool = service.upstream(backend.upstream)
-        series = backend.series = service.tallied(backend.key, book, coin)
+        series: Tallied = service.tallied(backend.key, book, coin)
+        series.pools = tuple(service.upstream(side.upstream) for side in live.pair(swapped=False))
+        backend.series = series
         self._open_series.append(series)
         return series
 

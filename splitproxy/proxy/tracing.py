@@ -84,8 +84,8 @@ class TracedExchange(Exchange):
                 self._send_with(head, rest, _UNRECORDED % number)
         elif sampling.wants(context):
             _cut(head, FIELDS[:1])
-            state = (head.field(b"tracestate") or b"")[:LONGEST]
-            self._record(head, rest, Recording(context.trace, context, state))
+            state = head.field(b"tracestate") or b""
+            self._record(head, rest, Recording(context.trace, context, state if len(state) <= LONGEST else b""))
         elif context.sampled:
             _cut(head, FIELDS[:1])
             self._send_with(head, rest, parent_line(context.trace, new_span(), context.flags - 1))

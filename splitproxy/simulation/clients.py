@@ -30,13 +30,17 @@ class Clients:
         self._seen = np.zeros((runs, CLIENTS), dtype=bool)
         self._troubled = max(1, round(TROUBLED * CLIENTS))
         self._who = np.sort(random.permuted(np.tile(np.arange(CLIENTS), (runs, 1)), axis=1)[:, : self._troubled])
+        self._weight = np.full(runs, -1.0)
+        self._is_canary = np.zeros((runs, CLIENTS), dtype=bool)
+        self._share = np.zeros(runs)
+        """Of the canary's clients, among all requests."""
         self._trouble = np.zeros(self._who.shape, dtype=np.int64)
 
     def draw(self, rate: Floats, errors: Floats, canary_errors: Floats, weight: Floats) -> Counted:
         """Return what a second brings; a client's bad events count once, all its failures as failures."""
         random, runs = self._random, len(rate)
-        is_canary = self._numbers < weight[:, None]
-        share = (is_canary * self._part).sum(axis=1)
+        self._follow(weight)
+        is_canary, share = self._is_canary, self._share
         canary, primary = random.poisson(rate * share), random.poisson(rate * (1.0 - share))
         row, client = self._failures(rate, errors, canary_errors, is_canary)
         side = is_canary[row, client]
@@ -49,6 +53,14 @@ class Clients:
         bad = np.bincount(row[side], minlength=runs), np.bincount(row[~side], minlength=runs)
         canary, primary = np.maximum(canary, failed[0]), np.maximum(primary, failed[1])
         return Counted(canary, primary, *bad, failed=failed)
+
+    def _follow(self, weight: Floats) -> None:
+        """Divide clients anew where the weight has changed."""
+        rows = np.nonzero(weight != self._weight)[0]
+        if rows.size:
+            self._is_canary[rows] = self._numbers[rows] < weight[rows, None]
+            self._share[rows] = (self._is_canary[rows] * self._part).sum(axis=1)
+            self._weight = weight.copy()
 
     def _failures(self, rate: Floats, errors: Floats, canary_errors: Floats, is_canary: Flags) -> tuple[Counts, Counts]:
         """Return who fails: rollouts, and their clients."""

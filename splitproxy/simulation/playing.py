@@ -13,6 +13,8 @@ from splitproxy.simulation.traffic import (
     BURST_EVERY,
     BURST_RATE,
     BURST_SECONDS,
+    LATENCY,
+    TAIL,
     Counts,
     Flags,
     Floats,
@@ -26,7 +28,7 @@ from splitproxy.simulation.weighing import Counted, Weighing
 BY_ERRORS, BY_LATENCY, BY_LIMITS = 1, 2, 3
 """What rolled back."""
 LOOKS: Final = 4
-"""How often a second latency is looked at."""
+"""How often a second latency is looked at while the canary is slow; else once: nothing can be seen sooner."""
 
 
 class Played(NamedTuple):
@@ -58,7 +60,8 @@ class Rollouts:
         self._policy, self._traffic, self._runs = policy, traffic, runs
         self._random = np.random.default_rng(seed)
         self._weights = np.array([step.weight for step in policy.steps])
-        self._weighing = Weighing(policy.terms, [*self._weights], runs)
+        self._gated = any(step.by_evidence for step in policy.steps)
+        self._weighing = Weighing(policy.terms, [*self._weights], runs, gated=self._gated)
         self._clients = Clients(self._random, runs) if traffic.sticky else None
         self._shares = shares(traffic, policy.terms.latency)
         self._above = (0.0, 0.0) if policy.most_ms is None else above(traffic, policy.most_ms)
@@ -94,7 +97,7 @@ class Rollouts:
         if weighed:
             self._weighing.tick()
         latency = weighed and self._clients is None and not self._blind and second >= self._policy.terms.warmup
-        looks = LOOKS if latency else 1
+        looks = LOOKS if latency and self._traffic.kind in {LATENCY, TAIL} and second >= self._traffic.onset else 1
         for look in range(looks):
             counted = self._draw(second, looks, latency=latency)
             if weighed:
@@ -195,7 +198,7 @@ class Rollouts:
     # --- the policy --------------------------------------------------------------------------------------------------
     def _decide(self, second: int) -> None:
         """Check and take steps at the end of a second."""
-        proven = self._weighing.passed() if any(step.by_evidence for step in self._policy.steps) else None
+        proven = self._weighing.passed() if self._gated else None
         for number, step in enumerate(self._policy.steps):
             here = self._live & (self._stage == number)
             if not here.any():

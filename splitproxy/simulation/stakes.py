@@ -31,11 +31,13 @@ class Stakes:
 
     def gain(self, gains: Floats) -> None:
         """Multiply each bet by its outcome."""
-        np.clip(self.held * np.exp(np.clip(gains, -600.0, 600.0)), _LEAST, _MOST, out=self.held)
+        self.held *= np.exp(np.minimum(gains, 600.0))
+        np.clip(self.held, _LEAST, _MOST, out=self.held)
 
     def e(self) -> Floats:
         """Return each rollout's e-value."""
-        return self.after(np.zeros_like(self.held))
+        total: Floats = self.held.sum(axis=1) + max(self._unspent, 0.0)
+        return total
 
     def after(self, gains: Floats, rows: Counts | None = None) -> Floats:
         """Return what the e-values of some rollouts would be after gains; these may have more axes before the last."""

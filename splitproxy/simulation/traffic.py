@@ -1,9 +1,9 @@
 """What the traffic of a simulated rollout is like, and what is wrong with the canary."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import exp, log, log10
 from statistics import NormalDist
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,31 +86,46 @@ def chances(traffic: Traffic, second: int) -> Chances:
     return Chances(traffic.rate, errors, min(1.0, errors + extra))
 
 
-def shares(traffic: Traffic, tolerated: float, limits: Sequence[float] = ()) -> tuple[Floats, Floats, Floats]:
+def shares(traffic: Traffic, tolerated: float) -> tuple[Floats, Floats, Floats]:
     """Return the shares of requests between the thresholds of latency: the primary's, a bad canary's, a good one's.
 
     Each has one share more than there are thresholds. Thresholds are the primary's quantiles; `tolerated` is what the
-    canary's latency is divided by before it is counted. `limits` in milliseconds are asked for by `above`.
+    canary's latency is divided by before it is counted.
     """
+    if traffic.recorded:
+        canary, primary = _recorded(traffic.recorded)
+        return primary, canary, canary
     edges = [_quantile(quantile) for quantile in THRESHOLDS]
-    good, bad = (lambda ms: ms), _slowed(traffic)
-    return tuple(  # type: ignore[return-value]
-        _between([_above(edge * factor, slowed) for edge in edges])
-        for factor, slowed in ((1.0, good), (tolerated, bad), (tolerated, good))
-    )
+    bad, primary = _slowed(traffic), _between([_above(edge, _unchanged) for edge in edges])
+    canary, good = (_between([_above(edge * tolerated, one) for edge in edges]) for one in (bad, _unchanged))
+    return primary, canary, good
+
+
+def _recorded(seconds: Sequence[Second]) -> tuple[Floats, Floats]:
+    """Return the canary's and the primary's shares between the thresholds over a whole record."""
+    if not seconds[0].slow:
+        nothing = np.zeros(len(THRESHOLDS) + 1)
+        return nothing, nothing
+    total = np.sum([one.slow for one in seconds], axis=0)
+    canary, primary = (_between(total[:, side] / max(1, total[0, side] + total[0, side + 1])) for side in (0, 2))
+    return canary, primary
 
 
 def above(traffic: Traffic, limit: float) -> tuple[float, float]:
     """Return the share of requests slower than a limit in milliseconds: a good version's, and the bad canary's."""
-    return _above(limit, lambda ms: ms), _above(limit, _slowed(traffic))
+    return _above(limit, _unchanged), _above(limit, _slowed(traffic))
 
 
-def _slowed(traffic: Traffic) -> Any:
+def _unchanged(ms: float) -> float:
+    return ms
+
+
+def _slowed(traffic: Traffic) -> Callable[[float], float]:
     if traffic.kind == LATENCY:
         return lambda ms: ms * traffic.size
     if traffic.kind == TAIL:
         return lambda ms: _trailing(ms, traffic.size)
-    return lambda ms: ms
+    return _unchanged
 
 
 def _trailing(ms: float, factor: float) -> float:
@@ -126,7 +141,7 @@ def _quantile(quantile: float) -> float:
     return MEDIAN_MS * exp(SPREAD * _NORMAL.inv_cdf(quantile))
 
 
-def _above(limit: float, slowed: Any) -> float:
+def _above(limit: float, slowed: Callable[[float], float]) -> float:
     """Return the share of requests whose latency, once slowed, is above a limit in milliseconds."""
     low, high = limit * 1e-3, limit * 1e3
     for _ in range(60):

@@ -11,9 +11,6 @@ from splitproxy.core.slowness import SHAPES, SLOWER, THRESHOLDS, latency_prior, 
 from splitproxy.simulation.stakes import Stakes
 from splitproxy.simulation.traffic import Counts, Flags, Floats
 
-_LEVELS = [(number, ratio) for number, some in enumerate(SLOWER) for ratio in some]
-_NUMBERS = np.array([number for number, _ in _LEVELS])
-
 
 class Counted(NamedTuple):
     """What happened since the last look, a row for each rollout."""
@@ -35,10 +32,8 @@ class Tables:
     def __init__(self, weights: list[float], terms: Terms) -> None:
         ratios = [terms.errors * ratio for ratio in RATIOS]
         self.errors = np.array([[label_logs(ratio, terms.errors, weight) for ratio in ratios] for weight in weights])
-        self.slow = np.array(
-            [[level_logs(1.0 - THRESHOLDS[number], ratio, weight) for number, ratio in _LEVELS] for weight in weights]
-        )
-        self.shapes = np.array([[shape_logs(shape, weight) for shape in SHAPES] for weight in weights])
+        self.slow = np.array([_latency_logs(weight) for weight in weights])
+        """For each stage what a request does to each bet: by its place between thresholds: the canary's, the primary's."""
         margins = [stage_margins(weight, terms.errors) for weight in weights]
         pairs = list(zip(weights, margins, strict=True))
         self.safe = np.array([[label_logs(one * m.ratio, m.ratio, w) for one in _safe(m.ratio)] for w, m in pairs])
@@ -49,6 +44,20 @@ class Tables:
         self.low_slow = np.array([[rate_logs(multiple, m.slow_share) for multiple in BETTER_RATES] for m in margins])
 
 
+def _latency_logs(weight: float) -> list[list[float]]:
+    """Return a row for each place between thresholds, the canary's and then the primary's, a column for each bet."""
+    columns = []
+    for number, some in enumerate(SLOWER):
+        for ratio in some:
+            above, below, its_above, its_below = level_logs(1.0 - THRESHOLDS[number], ratio, weight)
+            beyond = len(THRESHOLDS) - number
+            columns.append(
+                [*[below] * (number + 1), *[above] * beyond, *[its_below] * (number + 1), *[its_above] * beyond]
+            )
+    columns += [[*canary, *primary] for canary, primary in (shape_logs(shape, weight) for shape in SHAPES)]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
 def _safe(margin: float) -> list[float]:
     return [ratio / margin for ratio in SAFE_RATIOS]
 
@@ -56,12 +65,14 @@ def _safe(margin: float) -> list[float]:
 class Weighing:
     """The evidence of many rollouts."""
 
-    def __init__(self, terms: Terms, weights: list[float], runs: int) -> None:
+    def __init__(self, terms: Terms, weights: list[float], runs: int, *, gated: bool = True) -> None:
+        """`gated`: whether anybody asks for gates."""
         schedule = Schedule(terms.horizon, RESERVE if terms.horizon else 0.0)
         self._terms = terms
         self._tables = Tables(weights, terms)
         self._errors = Stakes([1.0 / len(RATIOS)] * len(RATIOS), runs, schedule)
         self._latency = Stakes(latency_prior(SLOWER, SHAPES), runs, schedule)
+        self._gated = gated
         self._gates = [
             Stakes([1.0 / bets] * bets, runs, Schedule(0), 1.0)
             for bets in (len(SAFE_RATIOS), len(BETTER_RATES), len(SAFE_RATIOS), len(BETTER_RATES))
@@ -114,30 +125,34 @@ class Weighing:
         bad = counted.bad_canary[:, None], counted.bad_primary[:, None]
         if counted.bad_canary.any() or counted.bad_primary.any():
             self._errors.gain(bad[0] * tables.errors[stage, :, 0] + bad[1] * tables.errors[stage, :, 1])
-            self._gates[0].gain(bad[0] * tables.safe[stage, :, 0] + bad[1] * tables.safe[stage, :, 1])
-        good = np.maximum(counted.canary - counted.bad_canary, 0)[:, None]
-        self._gates[1].gain(bad[0] * tables.low[stage, :, 0] + good * tables.low[stage, :, 1])
         if counted.slow is not None:
             self._add_slow(stage, *counted.slow)
+        if self._gated:
+            self._add_to_gates(stage, counted)
 
     def _add_slow(self, stage: Counts, canary: Counts, primary: Counts) -> None:
-        tables = self._tables
-        above, its_above = _above(canary), _above(primary)
-        below, its_below = canary.sum(axis=1)[:, None] - above, primary.sum(axis=1)[:, None] - its_above
-        logs = tables.slow[stage]
-        gains = above[:, _NUMBERS] * logs[:, :, 0]
-        gains += below[:, _NUMBERS] * logs[:, :, 1]
-        gains += its_above[:, _NUMBERS] * logs[:, :, 2]
-        gains += its_below[:, _NUMBERS] * logs[:, :, 3]
-        shapes = tables.shapes[stage]
-        shaped = (canary[:, None, :] * shapes[:, :, 0]).sum(axis=2) + (primary[:, None, :] * shapes[:, :, 1]).sum(
-            axis=2
-        )
-        self._latency.gain(np.concatenate((gains, shaped), axis=1))
+        places = np.concatenate((canary, primary), axis=1).astype(np.float64)
+        gains = np.empty_like(self._latency.held)
+        for number in range(len(self._tables.slow)):
+            rows = stage == number
+            gains[rows] = places[rows] @ self._tables.slow[number]
+        self._latency.gain(gains)
         self._held[LATENCY] = self._latency.e()
-        tail, its_tail = above[:, [TAIL]], its_above[:, [TAIL]]
+
+    def _add_to_gates(self, stage: Counts, counted: Counted) -> None:
+        tables = self._tables
+        bad, its_bad = counted.bad_canary[:, None], counted.bad_primary[:, None]
+        failed = bad if counted.failed is None else counted.failed[0][:, None]
+        good = np.maximum(counted.canary[:, None] - failed, 0)
+        self._gates[0].gain(bad * tables.safe[stage, :, 0] + its_bad * tables.safe[stage, :, 1])
+        self._gates[1].gain(failed * tables.low[stage, :, 0] + good * tables.low[stage, :, 1])
+        if counted.slow is None:
+            return
+        canary, primary = counted.slow
+        tail, its_tail = (side[:, TAIL + 1 :].sum(axis=1)[:, None] for side in (canary, primary))
+        below = canary.sum(axis=1)[:, None] - tail
         self._gates[2].gain(tail * tables.safe_slow[stage, :, 0] + its_tail * tables.safe_slow[stage, :, 1])
-        self._gates[3].gain(tail * tables.low_slow[stage, :, 0] + below[:, [TAIL]] * tables.low_slow[stage, :, 1])
+        self._gates[3].gain(tail * tables.low_slow[stage, :, 0] + below * tables.low_slow[stage, :, 1])
 
     def convicted(self) -> Flags:
         """Return which rollouts' evidence suffices now."""
@@ -157,9 +172,3 @@ class Weighing:
         """Let gates begin anew."""
         for gate in self._gates:
             gate.again(rows)
-
-
-def _above(between: Counts) -> Counts:
-    """Return for each threshold how many requests are above it."""
-    reverse: Counts = np.cumsum(between[:, :0:-1], axis=1)[:, ::-1]
-    return reverse

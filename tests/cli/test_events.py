@@ -24,7 +24,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def past(api):
-    for count in (0, 1, 10):
+    for count in (0, 1, 10, 100):
         histories = [{**one, "history": one["history"][-count:] if count else []} for one in ROLLOUTS]
         api.says((200, histories), path=f"/api/v1/rollouts?history={count}")
     return api
@@ -39,7 +39,7 @@ def followed(api, count, **how):
     """Return the first `count` events that are told, and the exit code, where there is one."""
     options = {"name": None, "lines": 10, "follow": True, "all": False, "json": False, **how}
     options = Namespace(admin=f"127.0.0.1:{api.server_address[1]}", **options)
-    with contextlib.closing(events._following(options)) as found:
+    with contextlib.closing(events._Following(options).events()) as found:
         return list(itertools.islice(found, count))
 
 
@@ -83,6 +83,12 @@ def test_following_tells_the_past_and_what_comes_and_nothing_twice(past):
     ]
 
 
+def test_a_verdict_is_told_when_it_turns(past):
+    outcomes = ("pass", "fail", "fail", "pass", "pass", "inconclusive")
+    past.streams = [b"".join(sent("verdict", {**VERDICT, "outcome": outcome}) for outcome in outcomes)]
+    assert [event.data["outcome"] for event in followed(past, 3, lines=0)] == ["fail", "pass", "inconclusive"]
+
+
 def test_who_wants_all_gets_verdicts_that_passed_and_who_wants_one_rollout_that_one(past):
     passed = {**VERDICT, "outcome": "pass"}
     past.streams = [sent("verdict", {**passed, "name": "pay"}) + sent("reload", {}) + sent("verdict", passed)]
@@ -90,19 +96,18 @@ def test_who_wants_all_gets_verdicts_that_passed_and_who_wants_one_rollout_that_
 
 
 def test_after_a_lost_connection_it_goes_on_where_it_was(past, quick, capsys):
+    missed = {**LATER, "text": "sends 25 % to v2", "at": "2026-03-01T10:00:30.000+00:00"}
     gap = {"after": "a-4", "text": "events were missed: ask for the present state"}
     past.streams = [
-        sent("verdict", VERDICT, "a-4"),
-        sent("verdict", {**VERDICT, "reason": "two"}),
-        sent("gap", gap, "b-0") + sent("verdict", {**VERDICT, "reason": "three"}, "b-1"),
+        sent("rollout", {**LATER, "name": "shop"}, "a-4"),
+        sent("reload", {"text": "two"}),
+        sent("gap", gap, "b-0")
+        + sent("rollout", {**missed, "name": "shop"})
+        + sent("reload", {"text": "three"}, "b-1"),
     ]
+    past.says((200, [{"name": "shop", "history": [ENTRY, LATER, missed]}]), path="/api/v1/rollouts?history=100")
     told = followed(past, 4, lines=0)
-    assert [event.data.get("reason") or event.data["text"] for event in told] == [
-        VERDICT["reason"],
-        "two",
-        gap["text"],
-        "three",
-    ]
+    assert [event.data["text"] for event in told] == [missed["text"], "two", gap["text"], "three"]
     assert past.lasts == [None, "a-4", "a-4"]
     admin = f"127.0.0.1:{past.server_address[1]}"
     lost = f"Nothing is heard any more, trying again. The admin API at {admin} ended the stream."

@@ -100,11 +100,11 @@ class TestStatus:
 
     def test_watching_without_a_terminal_is_a_line_for_each_change(self, api, capsys):
         later = {**SHOP, "canaryWeight": 50.0, "step": 2}
-        counted = {**SHOP, "nextCheckInSeconds": 6.7}
-        api.says((200, SHOP), (200, counted), (200, later), (404, {"error": "gone"}))
+        held, counted = ({**SHOP, "reason": f"holds 5 % for another {n} s", "nextCheckInSeconds": n} for n in (7, 6))
+        api.says((200, held), (200, counted), (200, later), (404, {"error": "gone"}))
         assert main(["status", "shop", "--watch"]) == 1
         out, err = capsys.readouterr()
-        assert out.splitlines() == [reports.headline(SHOP), reports.headline(later)]
+        assert out.splitlines() == [f"{reports.headline(SHOP)}: holds 5 % for another 7 s", reports.headline(later)]
         assert err == "gone\n"
 
     @pytest.mark.parametrize("options", [["--wait", "Succeeded"], ["shop", "--timeout", "1s"]])

@@ -144,9 +144,10 @@ class TestDoctor:
         (finding,) = premises.of_file(str(path))
         assert (finding.level, finding.remedy) == ("error", f"splitproxy check {path} shows each with its line.")
 
-    def test_state_in_memory_is_a_warning(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(premises, "_IN_MEMORY", {premises._file_system(tmp_path)})
-        assert self.levels(premises._lasting(tmp_path / "s.db")) == {("state", "warning")}
+    def test_state_that_will_be_lost_is_a_warning(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(premises.mounts, "loss", lambda path: f"{path.name} is in memory")
+        (finding,) = (one for one in premises._lasting(tmp_path / "s.db") if "lost" in one.text)
+        assert (finding.level, finding.text.endswith("s.db is in memory")) == ("warning", True)
 
     def test_where_a_proxy_is_expected_and_none_is(self, capsys):
         assert main(["doctor", "--admin", "127.0.0.1:1"]) == 1
@@ -183,6 +184,12 @@ def test_a_mistyped_word_is_answered_with_the_nearest(words, said, capsys):
         main(words)
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_without_a_word_there_is_help(capsys):
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert (out, "doctor" in err) == ("", True)
 
 
 # --- top --------------------------------------------------------------------------------------------------------------
@@ -326,3 +333,8 @@ def test_names_come_at_once_or_not_at_all(capsys):
     assert main(["completion", "--names", "--admin", "127.0.0.1:1"]) == 0
     assert capsys.readouterr() == ("", "")
     assert main(["completion"]) == 2
+
+
+def test_every_verb_has_its_place_in_the_documents():
+    text = (Path(__file__).parents[2] / "docs/commands.md").read_text()
+    assert [verb for verb in VERBS if not re.search(rf"`(splitproxy )?{verb}\b", text)] == []

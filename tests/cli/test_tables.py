@@ -1,6 +1,6 @@
 """Tables that fit."""
 
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from splitproxy import tables
 
@@ -17,6 +17,7 @@ def total(line):
     return len(tables.GAP.join(line))
 
 
+@settings(deadline=None)
 @given(TABLES, st.integers(20, 120))
 def test_every_line_is_as_wide_as_the_others_and_fits_if_it_can(table, width):
     heads, rows = table
@@ -26,6 +27,7 @@ def test_every_line_is_as_wide_as_the_others_and_fits_if_it_can(table, width):
         assert total(lines[0]) <= max(width, least)
 
 
+@settings(deadline=None)
 @given(TABLES, st.integers(20, 120))
 def test_wrapping_loses_no_word(table, width):
     heads, rows = table

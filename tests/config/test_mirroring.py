@@ -2,7 +2,7 @@
 
 import pytest
 
-from splitproxy.core.pairs import SHARE
+from splitproxy.core.pair_evidence import SHARE
 from splitproxy.core.rollout.stages import compile_plan
 
 FILE = """
@@ -15,7 +15,11 @@ routes:
   - name: r
     rules: [{{backendRefs: [{{name: a}}, {{name: twin, weight: 0}}]}}]
 rollouts:
-  - {{name: o, route: r, primary: a, canary: b, analysis: {{stepWeight: 10, {analysis}, metrics: [{{name: request-success-rate, thresholdRange: {{min: 9}}}}]}}}}
+  - name: o
+    route: r
+    primary: a
+    canary: b
+    analysis: {{stepWeight: 10, metrics: [{{name: request-success-rate, thresholdRange: {{min: 9}}}}], {analysis}}}
 """
 MIRROR = "rollouts[0].analysis.compare.mirror"
 DEFAULTS = {

@@ -25,6 +25,26 @@ metricTemplates:
 """
 METRICS = "metrics: [{name: request-success-rate, thresholdRange: {min: 99}}]"
 ANALYSIS = "rollouts[0].analysis"
+COMPARE = {
+    "enabled": True,
+    "alpha": 0.001,
+    "beta": 0.05,
+    "tolerate": {"errors": 1.1, "latency": 1.1, "delay": 0.005},
+    "minBadEvents": 3,
+    "warmup": 10.0,
+    "pace": "interval",
+    "minDwell": 5.0,
+    "mirror": {
+        "bodies": "ignore",
+        "noiseTwin": None,
+        "headers": ["content-type", "content-encoding", "cache-control", "location"],
+        "ignore": [],
+        "redact": [],
+        "maxBodyBytes": 65536,
+        "perSecond": 10,
+        "examples": 5,
+    },
+}
 
 
 def rollout(text="", analysis="stepWeight: 10, " + METRICS):
@@ -387,7 +407,10 @@ def test_a_rollout_owns_the_rules_that_name_its_primary(load_text):
             "cohorts": [],
             "affinity": None,
             "mirror": {
-                **{"maxBodyBytes": 1048576, "maxInFlight": 64, "timeout": 5.0, "allMethods": False},
+                "maxBodyBytes": 1048576,
+                "maxInFlight": 64,
+                "timeout": 5.0,
+                "allMethods": False,
                 "compare": {**plain["analysis"]["compare"]["mirror"], "latency": 1.1, "delay": 0.005},
             },
             "tunnels": "keep",
@@ -522,3 +545,40 @@ def test_every_file_of_a_folder_may_add_rollouts(tmp_path):
 def test_a_span_of_the_week(load_text, written, days, start, end, zone):
     (window,) = plain_of(load_text, rollout(f'allowedWindows: ["{written}"]'))["allowedWindows"]
     assert window == {"days": days, "start": start, "end": end, "zone": zone}
+
+
+# --- the comparison --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "where", "words"),
+    [
+        ("compare: maybe", "compare", "mapping"),
+        ("compare: 0", "compare", "mapping"),
+        ("compare: {alpha: 0}", "compare.alpha", "a probability above 0"),
+        ("compare: {alpha: 5}", "compare.alpha", "write 0.05"),
+        ("compare: {beta: yes}", "compare.beta", "number"),
+        ("compare: {tolerate: {errors: 0.1}}", "compare.tolerate.errors", "write 1.1"),
+        ("compare: {tolerate: {latency: 20}}", "compare.tolerate.latency", "from 1 to 10"),
+        ("compare: {tolerate: {delay: 5}}", "compare.tolerate.delay", "duration"),
+        ("compare: {minBadEvents: 0}", "compare.minBadEvents", "from 1"),
+        ("compare: {warmup: 10}", "compare.warmup", "duration"),
+        ("compare: {pace: quickly}", "compare.pace", "evidence"),
+        ("compare: {aplha: 0.01}", "compare.aplha", "alpha"),
+    ],
+)
+def test_what_a_comparison_cannot_be(refuse, text, where, words):
+    (problem,) = refuse(analysing(f"stepWeight: 10, {text}, {METRICS}"))
+    assert problem.path == f"{ANALYSIS}.{where}"
+    assert words in f"{problem.message} {problem.hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "on", "alpha"),
+    [("", True, 0.001), ("compare: true, ", True, 0.001), ("compare: false, ", False, 0.001)]
+    + [("compare: {alpha: 0.01}, ", True, 0.01), ("compare: {enabled: false, alpha: 0.01}, ", False, 0.01)],
+)
+def test_a_comparison_is_on_unless_it_is_switched_off(load_text, text, on, alpha):
+    (plain,) = load_text(analysing(f"stepWeight: 10, {text}{METRICS}")).plain["rollouts"]
+    plan = compile_plan(plain)
+    assert (plan.compare, plan.terms.alpha) == (on, alpha)
+    assert plan.terms.delay == 0.005
+    assert plan.terms.horizon == 600, "ten checks a minute apart are ten minutes"

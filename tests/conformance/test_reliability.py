@@ -29,7 +29,7 @@ WHOLE = 0
 SEEDS = [int(seed) for seed in os.environ.get("SPLITPROXY_SEEDS", "1").split(",")]
 """A run for each, in which every request comes in three pieces, cut as chance has it."""
 RUNS = [WHOLE, *SEEDS]
-PATIENCE = 30.0
+PATIENCE = 60.0
 KNOWN_FAILURES: frozenset[str] = frozenset()
 """Ids of cases that do not pass yet."""
 

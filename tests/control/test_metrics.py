@@ -184,6 +184,14 @@ def test_open_metrics_are_served_to_those_who_ask(state):
     assert not {name for name in names if name.endswith("_created")}
 
 
+def test_labels_stand_in_the_order_of_the_alphabet_and_values_have_a_point(state):
+    body, _ = metrics.render(state, "")
+    for line in lines(body):
+        names = re.findall(r'(\w+)="', line)
+        assert names == sorted(names)
+        assert "." in line.rsplit(" ", 1)[1]
+
+
 def test_prometheus_text_is_served_to_all_others(state):
     body, content_type = metrics.render(state, "*/*")
     assert content_type.startswith("text/plain")
@@ -323,7 +331,7 @@ def test_ten_thousand_routes_are_not_three_hundred_thousand_lines(state, regions
     assert told - left_out < all_of_them
     # The rollout's own route and the rollout are there whatever is not.
     assert 'splitproxy_split_weight{route="pay",rule="0",upstream="v1"} 100.0' in told
-    assert 'splitproxy_rollout_phase{rollout="pay",phase="Paused"} 1' in told
+    assert 'splitproxy_rollout_phase{phase="Paused",rollout="pay"} 1.0' in told
 
 
 def test_the_same_are_kept_when_more_come(state, regions):

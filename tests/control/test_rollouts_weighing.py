@@ -72,7 +72,9 @@ def test_a_failure_is_weighed_when_it_happens(play):
             "outcome": "5xx",
             "at": pytest.approx(one.clock.now(), abs=5),
         }
-        (compared,) = [verdict for verdict in views.everything(one, [])["verdicts"] if verdict["metric"] == "comparison"]
+        (compared,) = [
+            verdict for verdict in views.everything(one, [])["verdicts"] if verdict["metric"] == "comparison"
+        ]
         assert compared["outcome"] == "fail"
         assert compared["value"] >= compared["max"] == 1000.0
 

@@ -153,6 +153,16 @@ async def test_who_asks_nothing_is_sent_away_and_who_has_asked_is_kept():
             writer.close()
 
 
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nA: \x1b[31m\r\n\r\n"])
+async def test_what_is_not_http_is_told_so_and_fills_no_log(caplog, sent):
+    async with guarded(8) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(sent)
+        assert (await asyncio.wait_for(reader.read(12), 10)).endswith(b" 400")
+        writer.close()
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(("descriptors", "connections"), [(-1, 256), (1 << 20, 256), (1024, 128), (64, 16)])
 def test_most_descriptors_are_for_others(monkeypatch, descriptors, connections):
     monkeypatch.setattr("resource.getrlimit", lambda _: (descriptors, -1))

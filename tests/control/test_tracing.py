@@ -150,7 +150,9 @@ def test_attributes_have_the_names_of_the_semantic_conventions():
 @pytest.mark.parametrize(
     ("changes", "error", "failed"),
     [
-        ({"status": 404, "error": "no_route"}, None, False),
+        ({"status": 404, "error": "no_route", "upstream": ""}, None, False),
+        ({"status": 404}, None, False),
+        ({"status": 404, "error": "upstream_reset"}, "upstream_reset", True),
         ({"status": 500}, "500", True),
         ({"status": 504, "error": "upstream_timeout"}, "upstream_timeout", True),
         ({"status": 200, "error": "upstream_reset"}, "upstream_reset", True),

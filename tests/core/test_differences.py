@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from splitproxy.core import differences
-from splitproxy.core.differences import HIDDEN, MOST_FIELDS, Answer, Terms, redacted, rule, written
+from splitproxy.core.differences import HIDDEN, MOST_FIELDS, Answer, Reading, Terms, redacted, rule, written
 
 ALL = Terms(bodies=True, headers=("etag", "vary"))
 HASH = "0123456789abcdef0123"
@@ -22,9 +22,13 @@ def answer(document=None, *, status=200, body=None, **fields):
     return Answer(status, named, len(body), body)
 
 
+def between(one, other, terms):
+    return differences.differences(Reading(one, terms), Reading(other, terms), terms)
+
+
 def found(one, other, terms=ALL, *, sizes=False):
     """Return the fields in which two answers differ, as people write them."""
-    fields = differences.differences(one, other, terms)
+    fields = between(one, other, terms)
     return {f"{written(place)} {kind}": shown for (place, kind), shown in fields.items() if sizes or place[0] != "size"}
 
 
@@ -82,10 +86,16 @@ def test_headers_that_are_asked_for_are_compared():
     assert found(one, other) == {"header:etag value": ("x", "y"), "header:vary missing": ("a", "")}
 
 
-def test_sizes_differ_beyond_a_tenth():
+def test_sizes_of_what_is_no_json_differ_beyond_a_tenth():
     for size, differs in ((100, False), (110, False), (112, True), (50, True)):
         fields = found(answer(body=b"x" * 100), answer(body=b"x" * size), Terms(bodies=True), sizes=True)
         assert ("size value" in fields) is differs
+    assert found(answer({"a": 1}), answer({"a": 1, "b": "x" * 100}), sizes=True).keys() == {"$.b extra"}
+
+
+@pytest.mark.parametrize(("one", "other"), [(200, 304), (304, 200)])
+def test_what_a_client_has_already_is_no_difference(one, other):
+    assert found(answer({"a": 1}, status=one), answer({"a": 2}, status=other), sizes=True) == {}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +134,8 @@ def test_a_body_that_unpacks_to_too_much_is_not_looked_into():
 
 def test_a_body_that_was_not_kept_is_not_compared():
     whole, cut = answer({"a": 1}), answer({"a": 2})._replace(body=None)
-    assert found(whole, cut) == {}
+    assert found(whole, cut, sizes=True) == {}
+    assert found(whole, cut._replace(size=90_000), sizes=True) == {"size value": ("8", "90000")}
 
 
 def test_what_nests_for_ever_is_no_trouble():
@@ -175,7 +186,7 @@ def test_what_is_redacted_is_found_and_not_shown():
     one = answer({"accessToken": "s3cret", "api_key": {"x": "s3cret"}, "name": "s3cret", "user": {"mail": "s3cret"}})
     other = answer({"accessToken": "s4cret", "api_key": {"x": "s4cret"}, "name": "n", "user": {"mail": "s4cret"}})
     terms = ALL._replace(redacted=tuple(map(rule, (*differences.SECRETS, "$.user.mail", "name"))))
-    shown = redacted(differences.differences(one, other, terms), terms)
+    shown = redacted(between(one, other, terms), terms)
     assert set(shown.values()) == {(HIDDEN, HIDDEN)}
     assert len(shown) == 4
 

@@ -1,7 +1,7 @@
 """Trace context as W3C has it, samplers as OpenTelemetry has them, and spans on their way between processes."""
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from splitproxy.core.requests import parse_request
 from splitproxy.core.tracing import (
@@ -131,6 +131,7 @@ def test_values_of_a_query_are_not_told(query, told):
     assert sampling("always_on", query="none").told(query) == b""
 
 
+@settings(max_examples=30)
 @given(st.lists(st.text("abc", min_size=1).map(str.encode)), st.lists(st.text("0123", min_size=1).map(str.encode)))
 def test_no_value_of_a_query_is_told(names, values):
     query = b"&".join(b"%b=%b" % pair for pair in zip(names, values, strict=False))
@@ -148,6 +149,7 @@ def of(kind):
     return st.fixed_dictionaries(parts).map(lambda values: kind(**values))
 
 
-@given(st.lists(of(Span), max_size=4))
+@settings(max_examples=20)
+@given(st.lists(of(Span), max_size=2))
 def test_spans_arrive_as_they_were_sent(spans):
     assert unpack(pack(spans)) == spans

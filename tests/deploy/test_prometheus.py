@@ -13,6 +13,7 @@ promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is 
 RULES = (
     "recording",
     "alerts",
+    "compatibility/contour",
     "compatibility/flagger",
     "compatibility/istio",
     "compatibility/linkerd",
@@ -22,6 +23,7 @@ TESTS = ("recording", "windows", "alerts", "compatibility")
 IN_MILLISECONDS = (
     ("istio", "istio_request_duration_milliseconds_bucket"),
     ("linkerd", "response_latency_ms_bucket"),
+    ("contour", "envoy_cluster_upstream_rq_time_bucket"),
 )
 
 
@@ -61,6 +63,15 @@ def test_every_metric_that_a_rule_asks_for_is_there(deploy, told, name):
     recorded = {rule["record"] for rule in rules(deploy, "recording") + rules(deploy, name) if "record" in rule}
     derived = set().union(*(re.findall(r"\w+:splitproxy_[\w:]+", rule["expr"]) for rule in rules(deploy, name)))
     assert derived - recorded == set()
+
+
+def test_every_metric_is_explained(deploy, told):
+    text = (deploy.parent / "docs/metrics.md").read_text()
+    table = text[text.index("| metric |") : text.index("**Two truths.**")]
+    histogram = "splitproxy_request_duration_seconds"
+    assert set(re.findall(r"`(splitproxy_\w+)`", table)) == {histogram} | {
+        name for name in told if not name.startswith(histogram)
+    }
 
 
 def test_every_alert_is_tested_and_explained(deploy):

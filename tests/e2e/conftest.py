@@ -282,17 +282,6 @@ def connection(address):
         made.close()
 
 
-@pytest.fixture(autouse=True)
-def nobody_serves_on():
-    """See that every server of a test has ended: one whose socket is closed alone spins, and slows all that follows."""
-    before = set(threading.enumerate())
-    yield
-    servers = [thread for thread in threading.enumerate() if "serve_forever" in thread.name and thread not in before]
-    for thread in servers:
-        thread.join(1)
-    assert [thread.name for thread in servers if thread.is_alive()] == []
-
-
 @pytest.fixture
 def services():
     made = Service("shop-v1"), Service("shop-v2")

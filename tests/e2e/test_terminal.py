@@ -28,8 +28,9 @@ class Terminal:
     def __init__(self, folder, words, width, height, **environment):
         self._socket = str(folder / f"tmux-{time.monotonic_ns()}")
         variables = {**child_environment(), "TERM": "xterm-256color", **environment}
-        command = shlex.join(["env", "-u", "NO_COLOR", *(f"{key}={value}" for key, value in variables.items()),
-                              sys.executable, "-m", "splitproxy", *words])  # fmt: skip
+        without = [word for name in ("NO_COLOR", "COLUMNS", "LINES") for word in ("-u", name)]
+        settings = [f"{key}={value}" for key, value in variables.items()]
+        command = shlex.join(["env", *without, *settings, sys.executable, "-m", "splitproxy", *words])
         code = f'{command}; echo "exit code $?"; sleep {PATIENCE}'
         self._tmux("-f", "/dev/null", "new-session", "-d", "-x", str(width), "-y", str(height), code)
 
@@ -103,13 +104,25 @@ def splitproxy(proxy, *words, **how):
 
 
 @needs_tmux
-def test_watched_and_steered_on_a_terminal(proxy, terminal):
+def test_on_terminals_it_is_watched_and_steered(proxy, terminal):
     small = terminal(proxy, "status", "shop", "--watch")
     text = small.until(r"shop: Paused, 20 % to shop-v2, step 1 of 2(.|\n)*request-success-rate +pass +100 %")
     assert re.search(r"shop-v1 +primary +80 % +[\d.]+ % +\d+\.\d +100 % ", text)
     assert re.search(r"plan +\[20 %, pause\] → 60 %, pause", text)
     assert re.search(r"\d\d:\d\d:\d\d +weight +sends 20 % to shop-v2", text)
     assert re.search(r"r resume +m promote +a abort .* q leaves +\d\d:\d\d:\d\d\n*$", text), "its last line"
+
+    top = terminal(proxy, "top", NO_COLOR="1")
+    every = terminal(proxy, "status", "--watch", size=(120, 40), NO_COLOR="1")
+    text = top.until(r"shop/0 +shop-v2 +canary +20 % +\d+\.\d +100 %")
+    assert re.search(r"shop-v1 +127\.0\.0\.1:\d+ +healthy ", text)
+    assert re.search(r"requests/s   last 10 s   by rate", text)
+    every.until(r"ROLLOUT +PHASE +(.|\n)*shop +Paused +20 % +1 of 2 ")
+    for one in (top, every):
+        assert "\x1b[3" not in one.seen("-e").replace("\x1b[39m", ""), "no colour was wanted"
+    top.press("C-c")
+    top.until("exit code 130")
+    every.close()
 
     small.press("r")
     small.until(r"resume shop\? y: yes")
@@ -130,22 +143,6 @@ def test_watched_and_steered_on_a_terminal(proxy, terminal):
     assert proxy.children("splitproxy.control") != [pid]
     small.press("q")
     assert small.until("exit code 0").count("shop: Paused, 60 % to shop-v2") == 1, "the shell's own lines are back"
-
-
-@needs_tmux
-def test_top_and_all_rollouts_on_terminals_without_colour(proxy, terminal):
-    top = terminal(proxy, "top", NO_COLOR="1")
-    both = terminal(proxy, "status", "--watch", "--wait", "Paused", size=(120, 40))
-    assert re.search("--wait needs a NAME", both.until("exit code 2"))
-    every = terminal(proxy, "status", "--watch", size=(120, 40), NO_COLOR="1")
-    text = top.until(r"shop/0 +shop-v2 +canary +20 % +\d+\.\d +100 %")
-    assert re.search(r"shop-v1 +127\.0\.0\.1:\d+ +healthy ", text)
-    assert re.search(r"requests/s   last 10 s   by rate", text)
-    assert "\x1b[3" not in re.sub(r"\x1b\[39m", "", top.seen("-e"))
-    every.until(r"ROLLOUT +PHASE +(.|\n)*shop +Paused +20 % +1 of 2 ")
-    assert "\x1b[3" not in re.sub(r"\x1b\[39m", "", every.seen("-e"))
-    top.press("C-c")
-    top.until("exit code 130")
 
 
 def test_scripts_wait_follow_and_ask_cheaply(proxy):

@@ -73,6 +73,7 @@ class Desk:
     """As much of a service as reading heads asks for; keeps the transcript."""
 
     limits = LIMITS
+    sampling = None
     wheel = SimpleNamespace(now=0.0, watch=lambda _: None, forget=lambda _: None)
 
     def __init__(self) -> None:

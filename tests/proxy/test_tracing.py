@@ -10,6 +10,7 @@ import pytest
 
 from splitproxy.core import stats
 from splitproxy.core.tracing import LONGEST, parse_parent, unpack
+from splitproxy.proxy.exchange import Exchange
 from splitproxy.proxy.spans import MOST_WAITING
 from splitproxy.proxy.tracing import TracedExchange
 
@@ -64,6 +65,14 @@ async def test_without_tracing_the_context_passes_untouched(rig, fields):
     assert (b"traceparent" in request.names) == bool(fields)
     assert recorded(rig) == []
     assert "traceId" not in rig.log()[0]
+
+
+async def test_without_tracing_no_exchange_knows_of_it(rig):
+    await rig.serve(await rig.endpoint(OK))
+    client = await rig.client()
+    assert [(await client.ask(**THEIRS)).status for _ in range(3)] == [200] * 3
+    (exchange,) = rig.service.spares
+    assert type(exchange) is Exchange
 
 
 # --- what is recorded ------------------------------------------------------------------------------------------------
@@ -267,6 +276,17 @@ async def test_filters_and_mirrors_see_one_context(rig):
     await rig.until(lambda: copied.received)
     assert told(endpoint.received[0]) == told(copied.received[0])
     assert told(endpoint.received[0]).trace == TRACE.encode()
+
+
+async def test_a_rule_that_a_rollout_owns_says_whose_it_is(rig):
+    bounds = {"maxBodyBytes": 1024, "maxInFlight": 8, "timeout": 5.0, "allMethods": False}
+    owner = {"name": "release", "live": "key", "primary": "a", "canary": "b", "cohorts": [], "affinity": None}
+    refs = [{"name": name, "weight": weight, "filters": []} for name, weight in (("a", 1), ("b", 0))]
+    rules = [{"backendRefs": refs, "rollout": {**owner, "mirror": bounds}}]
+    await rig.serve(await rig.endpoint(OK), await rig.endpoint(OK), rules=rules, tracing=tracing())
+    await rig.ask()
+    (span,) = recorded(rig)
+    assert (span.rollout, span.upstream, span.role, span.reason) == ("release", "a", "primary", "match")
 
 
 async def test_what_nobody_was_asked_for_has_no_call(rig):

@@ -69,17 +69,23 @@ def configuration(services, folder):
 class Scene:
     """The proxy and all around it."""
 
+    version = Service
+    hosts = (("shop", 2), ("search", 1))
+    """Who is asked for, and by how many clients."""
+
     def __init__(self, folder):
         names = ("shop-v1", "shop-v2", "search-v1", "search-v2")
-        self.services = {name: Service(name) for name in names}
-        self.config = configuration(self.services, folder)
+        self.services = {name: self.version(name) for name in names}
+        self.config = self.arranged(configuration(self.services, folder))
         file = folder / "splitproxy.json"
         file.write_text(json.dumps(self.config))
         self.proxy = Proxy(file, self.config["admin"]["address"])
-        self.clients = [
-            Clients(self.proxy.listener, f"{name}.example.com", count=count)
-            for name, count in (("shop", 2), ("search", 1))
-        ]
+        self.clients = [Clients(self.proxy.listener, f"{name}.example.com", count=count) for name, count in self.hosts]
+
+    @staticmethod
+    def arranged(config):
+        """Return the configuration as this scene wants it."""
+        return config
 
     @property
     def url(self):

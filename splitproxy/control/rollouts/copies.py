@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from splitproxy.control.rollouts.clock import iso, wall
 from splitproxy.core import pairs
-from splitproxy.core.pairs import FACTORS, PairEvidence, PairStanding
+from splitproxy.core.pair_evidence import PairEvidence, PairStanding
+from splitproxy.core.pairs import FACTORS
 from splitproxy.core.rollout.events import Convicted
 from splitproxy.core.rollout.state import State
 

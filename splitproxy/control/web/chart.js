@@ -70,10 +70,10 @@ function nearest(points, at) {
   return best && Math.abs(best[0] - at) < GAP_SECONDS ? best : null;
 }
 
+const clocks = ["2-digit", undefined].map((second) => new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23" }));
+
 function timeTicks(begin, end, width, elapsed) {
-  const clock = new Intl.DateTimeFormat(undefined, {
-    hour: "2-digit", minute: "2-digit", second: end - begin < 240 ? "2-digit" : undefined, hourCycle: "h23",
-  });
+  const clock = clocks[end - begin < 240 ? 0 : 1];
   const steps = [5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200];
   const format = (at) => (elapsed ? `${Math.round(at - begin)} s` : clock.format(at * 1000));
   const step = steps.find((one) => (end - begin) / one <= Math.max(2, (width - LEFT) / 110)) || 14400;
@@ -136,7 +136,7 @@ export function lines({ title, sides, limits = [], marks = [], begin, end, width
       s("text", { class: "tick", x: round(x(at)), y: HEIGHT - 5, "text-anchor": "middle" }, text)),
     marks.filter(inside).map(([at, text], index, all) => [
       s("path", { class: "mark", d: `M${round(x(at))} ${TOP}V${HEIGHT - BOTTOM}` }),
-      (index === all.length - 1 || x(all[index + 1][0]) - x(at) > 30) && s("text", { class: "mark-text", x: round(x(at)) + 3, y: TOP - 4 }, text),
+      (index === all.length - 1 || x(all[index + 1][0]) - x(at) > 30) && s("text", { class: "mark-text", x: Math.min(round(x(at)) + 3, width), y: TOP - 4, "text-anchor": x(at) > width - 34 ? "end" : null }, text),
     ]),
     limits.map(({ value, text }) => {
       const off = value > high;

@@ -43,15 +43,30 @@ const ICONS = {
 };
 
 function copyAttributes(old, fresh) {
-  for (const { name } of [...old.attributes]) {
-    if (!fresh.hasAttribute(name) && !(name === "open" && old.nodeName === "DETAILS")) old.removeAttribute(name);
-  }
   for (const { name, value } of fresh.attributes) {
     if (name === "style") {
       if (old.style.cssText !== fresh.style.cssText) old.style.cssText = fresh.style.cssText; // the policy allows no other way
     } else if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
+  if (old.attributes.length !== fresh.attributes.length) {
+    for (const { name } of [...old.attributes]) {
+      if (!fresh.hasAttribute(name) && !(name === "open" && old.nodeName === "DETAILS")) old.removeAttribute(name);
+    }
+  }
   for (const name of HANDLERS) if (old[name] !== fresh[name]) old[name] = fresh[name];
+}
+
+const parts = new Map();
+
+/** Return what `make` makes, or where nothing it `depends` on is another, a word to leave what is on the page. */
+export function part(name, depends, make) {
+  const before = parts.get(name);
+  const same = before && before.length === depends.length && before.every((one, index) => one === depends[index]);
+  if (same && document.querySelector(`[data-key="${name}"]`)) return h("i", { "data-key": name, "data-same": true });
+  parts.set(name, depends);
+  const made = make() || h("i", { hidden: true });
+  made.dataset.key = name;
+  return made;
 }
 
 const key = (node) => (node.dataset ? node.dataset.key : undefined);
@@ -71,10 +86,11 @@ function morphChildren(old, wanted) {
   let place = old.firstChild;
   for (const fresh of wanted) {
     const known = key(fresh) === undefined ? undefined : keyed.get(key(fresh));
-    if (known && known.nodeName === fresh.nodeName) {
+    const same = known && fresh.dataset.same !== undefined;
+    if (same || (known && known.nodeName === fresh.nodeName)) {
       if (known === place) place = place.nextSibling;
       else old.insertBefore(known, place);
-      morphNode(known, fresh);
+      if (!same) morphNode(known, fresh);
     } else if (key(fresh) === undefined && place && key(place) === undefined && place.nodeName === fresh.nodeName) {
       const next = place.nextSibling;
       morphNode(place, fresh);

@@ -31,12 +31,15 @@ export class Feed {
 
   async follow() {
     for (;;) {
-      this.stop = new AbortController();
+      const stop = (this.stop = new AbortController());
+      const opening = setTimeout(() => stop.abort(), PATIENCE * 2);
       try {
-        await this.read(this.stop.signal);
+        await this.read(stop.signal, opening);
       } catch {
         // Whatever it was: it is tried again.
       }
+      clearTimeout(opening);
+      stop.abort();
       const wasLive = this.live;
       this.live = false;
       const delay = DELAYS[Math.min(this.failures++, DELAYS.length - 1)];
@@ -49,8 +52,7 @@ export class Feed {
     }
   }
 
-  async read(signal) {
-    const opening = setTimeout(() => this.stop.abort(), PATIENCE * 2);
+  async read(signal, opening) {
     const headers = this.id ? { "Last-Event-ID": this.id } : {};
     const answer = await request("/api/v1/events?signals=1", { signal, headers });
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -3,7 +3,7 @@
 import { forgetToken, get, hasToken, isAsking, request, rollout, send, whenAskedForToken } from "./api.js";
 import { configurationPage } from "./configuration.js";
 import { announce, ask, askToken, say } from "./dialogs.js";
-import { $, h, icon, render } from "./dom.js";
+import { $, h, icon, part, render } from "./dom.js";
 import { Feed } from "./feed.js";
 import { detail, list } from "./rollout.js";
 import { steer } from "./steer.js";
@@ -13,6 +13,7 @@ import { clock, ended, phase, span } from "./words.js";
 
 const HISTORY = 300;
 const POLL = { routes: 2000, upstreams: 2000 };
+const BREATH = 60; // between two drawings, in ms
 const SPREAD_EVERY = 5000;
 const RELOAD_EVERY = 15000;
 const SECTIONS = [["rollouts", "Rollouts"], ["routes", "Routes"], ["upstreams", "Upstreams"], ["configuration", "Config"]];
@@ -43,7 +44,7 @@ const view = {
   pointed: (at) => {
     if (view.hover === at) return;
     view.hover = at;
-    drawCharts();
+    draw();
   },
   choose: (name) => {
     view.quantile = name;
@@ -73,22 +74,32 @@ const trendOf = (name) => {
 };
 
 // --- asking ----------------------------------------------------------------------------------------------------------
+const events = new Map(); // name -> how many were heard: an answer that was overtaken by one is thrown away
+
+/** Return a function that takes over an answer to what is asked now, unless an event has come in between. */
+function keeper() {
+  const before = new Map(events);
+  return (one) => before.get(one.name) === events.get(one.name) && keep(one);
+}
+
 function keep(one) {
   known.rollouts.set(one.name, one);
   known.due.set(one.name, one.nextCheckInSeconds === null || one.nextCheckInSeconds === undefined ? null : performance.now() + one.nextCheckInSeconds * 1000);
 }
 
 async function loadRollouts() {
+  const take = keeper();
   const all = await get("/api/v1/rollouts?history=0");
   const names = new Set(all.map((one) => one.name));
   for (const name of known.rollouts.keys()) if (!names.has(name)) known.rollouts.delete(name);
-  for (const one of all) keep({ ...one, history: (known.rollouts.get(one.name) || {}).history || [] });
+  for (const one of all) take({ ...one, history: (known.rollouts.get(one.name) || {}).history || [] });
   known.loaded = true;
   draw();
 }
 
 async function loadOne(name) {
-  keep(await get(`${rollout(name)}?history=${HISTORY}`));
+  const take = keeper();
+  take(await get(`${rollout(name)}?history=${HISTORY}`));
   draw();
 }
 
@@ -96,7 +107,7 @@ async function loadTrend(name, seconds) {
   const answer = await get(`${rollout(name)}/trend?seconds=${seconds}`);
   if (seconds) trendOf(name).load(answer);
   else trendOf(name).latency = answer.latency;
-  drawCharts();
+  draw();
 }
 
 async function loadConfig() {
@@ -175,11 +186,12 @@ function takeSignals(data) {
     // A trend that was not asked for yet would begin with a hole.
     if (known.trends.has(name)) trendOf(name).add(sides);
   }
-  drawCharts();
+  draw();
 }
 
 function takeRollout(data) {
   const { kind, text, warning, at, data: details, ...summary } = data;
+  events.set(summary.name, (events.get(summary.name) || 0) + 1);
   const before = known.rollouts.get(summary.name) || { history: [], verdicts: [] };
   const one = { ...before, ...summary };
   if (kind) one.history = [...(before.history || []), { kind, text, warning, at, data: details, attempt: summary.attempt }];
@@ -199,7 +211,7 @@ function context(one) {
   const due = known.due.get(one.name);
   return {
     trend: trendOf(one.name), stale: !feed.live, busy: view.busy, more: view.more,
-    due: due === null || due === undefined ? null : Math.max(0, (due - performance.now()) / 1000),
+    due: due === null || due === undefined || !feed.live ? null : Math.max(0, (due - performance.now()) / 1000),
     view: Object.assign(view, { now: nowThere() }),
     toggleMore: () => {
       view.more = !view.more;
@@ -214,9 +226,7 @@ let lastSeen = 0;
 const nowThere = () => (feed.live || !lastSeen ? (lastSeen = Date.now() / 1000 + known.skew) : lastSeen);
 
 async function act(one, verb) {
-  const after = await steer(one, verb);
-  if (after) keep({ ...after, history: one.history });
-  draw();
+  await steer(one, verb);
   loadShown(false);
 }
 
@@ -255,7 +265,7 @@ function content() {
       h("p", null, "Write one into the file; it is read again by itself. ", h("a", { href: "#/routes" }, "See the routes"), " meanwhile."));
   }
   const all = [...known.rollouts.values()].sort(byUrgency);
-  return h("div", { class: all.length > 1 ? "with-list" : "" }, all.length > 1 && list(all, one.name), detail(one, context(one)));
+  return h("div", { class: all.length > 1 ? "with-list" : "" }, all.length > 1 && part("list", [one.name, ...all], () => list(all, one.name)), detail(one, context(one)));
 }
 
 function drawFrame() {
@@ -270,8 +280,9 @@ function drawFrame() {
     hasToken() && h("button", { type: "button", class: "plain", onclick: leave }, "Forget token"),
     h("button", { type: "button", class: "plain theme", title: THEMES[theme], "aria-label": THEMES[theme], onclick: turnTheme }, { auto: "◐", light: "○", dark: "●" }[theme]));
   document.body.classList.toggle("stale", !feed.live);
-  render($("banner"), !feed.live && !isAsking() && (feed.wall || feed.failures > 0) && h("div", { class: "banner" }, icon("warning"), h("span", null,
-    feed.wall ? `Connection lost ${span((performance.now() - feed.last) / 1000)} ago. Shown is what was true at ${clock(feed.wall)}.` : "The proxy does not answer."),
+  render($("banner"), !feed.live && !isAsking() && (feed.wall || feed.failures > 0) && h("div", { class: "banner" }, icon("warning"),
+    h("strong", { role: "alert" }, feed.wall ? "Connection lost." : "The proxy does not answer."), // said once, the age is not
+    feed.wall && h("span", null, `Shown is what was true ${span((performance.now() - feed.last) / 1000)} ago, at ${clock(feed.wall)}.`),
     h("button", { type: "button", class: "plain", onclick: () => feed.wake() }, "Try now")));
   render($("footer"), current && h("span", null, `splitproxy ${current.version} · generation ${current.generation}`),
     h("nav", { "aria-label": "Raw data" }, ["/metrics", "/api/v1/rollouts", "/api/v1/routes", "/api/v1/upstreams", "/api/v1/config", "/readyz"].map((path) => h("a", { href: path }, path))));
@@ -280,23 +291,21 @@ function drawFrame() {
 }
 
 let drawing = false;
+let drawn = -BREATH;
 function draw() {
   if (drawing) return;
   drawing = true;
-  requestAnimationFrame(() => {
-    drawing = false;
-    measure();
-    drawFrame();
-    render($("main"), content());
-    measure() && render($("main"), content());
-  });
+  setTimeout(() => requestAnimationFrame(redraw), Math.max(0, drawn + BREATH - performance.now()));
 }
 
-/** Draw what changes every second; the rest only when it does. */
-function drawCharts() {
-  const one = chosen();
-  if (view.section !== "rollouts" || !one || !document.getElementById("charts")) return;
-  draw();
+function redraw() {
+  drawing = false;
+  drawn = performance.now();
+  drawFrame();
+  render($("main"), content());
+  const shape = `${view.section} ${known.loaded} ${known.rollouts.size > 1}`;
+  if (shape !== view.shape && measure()) render($("main"), content());
+  view.shape = shape;
 }
 
 /** Take notice of the room there is; return whether it changed. */
@@ -346,12 +355,12 @@ setTheme(localStorage.getItem("splitproxy-theme") || "auto");
 whenAskedForToken(askToken);
 const feed = new Feed(heard, () => draw());
 addEventListener("hashchange", follow);
-new ResizeObserver(() => draw()).observe($("main"));
+new ResizeObserver(() => measure() && draw()).observe($("main"));
 for (const [section, every] of Object.entries(POLL)) setInterval(() => feed.live && view.section === section && !document.hidden && poll(section), every);
-setInterval(() => feed.live && draw(), 1000);
 setInterval(() => feed.live && soon("all", loadAll), RELOAD_EVERY);
 setInterval(() => {
   const one = chosen();
   if (feed.live && view.section === "rollouts" && one && !document.hidden) soon(`spread:${one.name}`, () => loadTrend(one.name, 0));
 }, SPREAD_EVERY);
 follow();
+soon("all", loadAll, 0); // beside the feed's first answer, after which it is asked for again

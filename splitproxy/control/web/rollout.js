@@ -1,6 +1,6 @@
 // One rollout: what happens, why, what can be done, and what has happened.
 
-import { h, icon } from "./dom.js";
+import { h, icon, part } from "./dom.js";
 import { split, timeline } from "./plan.js";
 import { charts, evidence, table } from "./trend.js";
 import { OUTCOMES, ago, clock, ended, newShare, none, pair, percent, phase, situation, span, verbs } from "./words.js";
@@ -65,9 +65,9 @@ function hero(one, context) {
     why && h("p", { class: "why" }, why),
     next && h("p", { class: "next" }, next),
     one.adopt && h("pre", { class: "edit", tabindex: "0", "aria-label": "The edit to make in the file" }, `primary: ${one.adopt.primary}\ncanary: ${one.adopt.canary}`),
-    actions(one, context),
+    part("actions", [one, context.stale, context.busy], () => actions(one, context)),
     split(one, context.trend.rates()),
-    timeline(one),
+    part("plan", [one], () => timeline(one)),
   );
 }
 
@@ -130,18 +130,27 @@ function entryMark(entry) {
   return [KINDS[entry.kind] || "dot", entry.warning ? "wait" : "calm"];
 }
 
+/** Return a function that does its work once for each history: most drawings have the same one. */
+function once(work) {
+  const done = new WeakMap();
+  return (history) => {
+    if (!done.has(history)) done.set(history, work(history));
+    return done.get(history);
+  };
+}
+
 /** Return the entries, newest first, without what another of the same moment says too. */
-function condensed(history) {
+const condensed = once((history) => {
   const found = [];
   for (const entry of [...history].reverse()) {
-    const same = found.filter((other) => other.at === entry.at);
+    const same = found.slice(-6).filter((other) => other.at === entry.at);
     const [, change = "", reason = entry.text] = /^(\S+ -> \S+): (.*)$/s.exec(entry.text) || [];
     const repeated = same.some((other) => other.text.includes(reason));
     if (repeated && !change) continue;
     found.push({ ...entry, text: change ? `${change.replace("->", "→")}${repeated ? "" : `: ${reason}`}` : entry.text });
   }
   return found;
-}
+});
 
 function historyPanel(one, context) {
   const entries = condensed(one.history || []);
@@ -163,10 +172,10 @@ function historyPanel(one, context) {
   );
 }
 
-/** Return the runs that the history tells of, the newest first. */
-export function runs(one) {
+/** Return the runs that a history tells of, the newest first. */
+const runs = once((history) => {
   const found = new Map();
-  for (const entry of one.history || []) {
+  for (const entry of history) {
     if (!entry.attempt) continue;
     const run = found.get(entry.attempt) || { attempt: entry.attempt, began: entry.at, outcome: null, text: "", share: 0 };
     if (entry.kind === "weight") run.share = Math.max(run.share, entry.data.weight / 100);
@@ -177,10 +186,10 @@ export function runs(one) {
     found.set(entry.attempt, run);
   }
   return [...found.values()].reverse();
-}
+});
 
 function pastPanel(one) {
-  const past = runs(one);
+  const past = runs(one.history || []);
   if (!past.length) return null;
   return h(
     "section",
@@ -207,7 +216,10 @@ export function detail(one, context) {
           h("div", { class: "panel-head" }, h("h2", { id: "sides-title" }, "Side by side")),
           h("div", { class: "charts", id: "charts" }, charts(one, context.trend, context.view)),
           h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Figures of both versions" }, table(one, context.trend))),
-        evidence(one, context.view)),
-      h("div", { class: "column side" }, verdictPanel(one), historyPanel(one, context), pastPanel(one))),
+        part("evidence", [one, context.view.width], () => evidence(one, context.view))),
+      h("div", { class: "column side" }, 
+        part("checks", [one], () => verdictPanel(one)),
+        part("history", [one, context.more], () => historyPanel(one, context)),
+        part("past", [one], () => pastPanel(one)))),
   );
 }

@@ -48,18 +48,16 @@ function question(one, verb) {
   }
 }
 
-/** Ask whether it is meant, do it, and say how it went; return the state after it, or null. */
+/** Ask whether it is meant, do it, and say how it went. */
 export async function steer(one, verb) {
   const given = await ask(question(one, verb));
-  if (!given) return null;
+  if (!given) return;
   try {
     const after = verb === "set-weight"
       ? await send("PUT", `${rollout(one.name)}/weight`, { canaryWeight: Number(given.weight) })
       : await send("POST", `${rollout(one.name)}/${verb}`, verb === "promote" && given.how === "full" ? { full: true } : undefined);
     say(`${one.name}: ${verb} was done; it is ${after.phase} at ${percent(newShare(after))}.`);
-    return after;
   } catch (error) {
     say(`${verb} was not done: ${error.message}`, "bad");
-    return null;
   }
 }

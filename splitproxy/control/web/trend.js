@@ -125,7 +125,7 @@ export function charts(one, trend, view) {
   return [
     h("div", { "data-key": "success" }, lines({ ...common, title: "Success rate", sides: series(2), format: percent, limits: limits(one, "request-success-rate"), scale: { ceiling: 100.02 } })),
     h("div", { "data-key": "latency" }, durations),
-    h("div", { "data-key": "rate" }, lines({ ...common, title: "Requests a second", sides: series(1), format: (value) => (value === null ? none : rate(value).replace(" req/s", "")), limits: limits(one, "request-rate"), scale: { floor: 0, least: 1 } })),
+    h("div", { "data-key": "rate" }, lines({ ...common, title: "Requests a second", sides: series(1), format: (value) => (value === null ? none : rate(value).replace("\u00a0req/s", "")), limits: limits(one, "request-rate"), scale: { floor: 0, least: 1 } })),
     h("div", { "data-key": "spread" }, trend.latency && spread({
       title: "Latency of the last minute", bounds: trend.latency.bounds, width: view.width, format: latency,
       sides: roles.map(([name, role]) => ({ name, role, counts: trend.latency.counts[name] || [] })),

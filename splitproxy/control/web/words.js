@@ -5,26 +5,26 @@ const N = [number(0), number(1), number(2), number(3)];
 
 export const none = "–";
 const known = (value) => value !== null && value !== undefined;
-export const percent = (value, digits = 2) => (known(value) ? `${N[digits].format(value)} %` : none);
+export const percent = (value, digits = 2) => (known(value) ? `${N[digits].format(value)}\u00a0%` : none);
 export const count = (value) => (known(value) ? N[0].format(value) : none);
 
 /** A rate: requests a second. */
-export const rate = (value) => (known(value) ? `${N[value < 10 ? 1 : 0].format(value)} req/s` : none);
+export const rate = (value) => (known(value) ? `${N[value < 10 ? 1 : 0].format(value)}\u00a0req/s` : none);
 
 /** A duration in seconds, as a latency. */
 export function latency(seconds) {
   if (!known(seconds)) return none;
-  if (seconds >= 1) return `${N[2].format(seconds)} s`;
+  if (seconds >= 1) return `${N[2].format(seconds)}\u00a0s`;
   const ms = seconds * 1000;
-  return `${N[ms < 10 ? 1 : 0].format(ms)} ms`;
+  return `${N[ms < 10 ? 1 : 0].format(ms)}\u00a0ms`;
 }
 
 /** A span of time for people. */
 export function span(seconds) {
   const whole = Math.max(0, Math.round(seconds));
-  if (whole < 90) return `${whole} s`;
-  if (whole < 5400) return `${Math.round(whole / 60)} min`;
-  if (whole < 172800) return `${Math.round(whole / 3600)} h`;
+  if (whole < 90) return `${whole}\u00a0s`;
+  if (whole < 5400) return `${Math.round(whole / 60)}\u00a0min`;
+  if (whole < 172800) return `${Math.round(whole / 3600)}\u00a0h`;
   return `${Math.round(whole / 86400)} days`;
 }
 
@@ -116,9 +116,10 @@ function upcoming(one, due) {
   if (ended(one.phase) || one.phase === "Finalising") return "";
   const steps = one.steps || [];
   const after = steps[one.step + 1];
-  const then = after ? `${percent(after.weight)} for ${pair(one).to}` : "promotion";
+  const asks = (one.gates || []).some((each) => each.gate === "confirm-promotion") ? ", which needs approval" : "";
+  const then = after ? `${percent(after.weight)} for ${pair(one).to}` : `promotion${asks}`;
   const check = due === null ? "" : due > 0.5 ? `Next check in ${span(due)}` : "Checking now";
-  if (one.phase === "Progressing") return [check, `then ${then}`].filter(Boolean).join(", ") + ".";
+  if (one.phase === "Progressing") return sentence([check, `then ${then}`].filter(Boolean).join(", "));
   if (one.phase === "Paused") return `Resume goes on with ${then}; abort returns everything to ${pair(one).from}.`;
   if (one.waitingFor) return `Approve lets it go on; abort returns everything to ${pair(one).from}.`;
   return check && `${check}.`;

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from splitproxy.core.evidence import Terms
 from splitproxy.core.live import EVERYTHING
-from splitproxy.core.pairs import PairTerms
+from splitproxy.core.pair_evidence import PairTerms
 
 
 class Stage(NamedTuple):

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from splitproxy.core.evidence import Terms
 from splitproxy.core.live import EVERYTHING
-from splitproxy.core.pairs import SHARE, PairTerms
+from splitproxy.core.pair_evidence import SHARE, PairTerms
 from splitproxy.core.rollout.plan import HookPlan, MetricPlan, Plan, Stage, Window
 
 Plain = dict[str, Any]
