@@ -126,16 +126,17 @@ def plan(rollout: reports.Rollout, width: int, most: int = 2) -> Lines:
 def verdicts(rollout: reports.Rollout, width: int) -> Lines:
     """Return what its last check said, below it the reasons of what did not pass; nothing before the first check.
 
-    A reason that is the rollout's own is left to that.
+    What the rollout's own reason or its evidence says is left to them.
     """
     found = rollout["verdicts"]
     if not found:
         return []
     rows = [reports.verdict_row(verdict)[:-1] for verdict in found]
     lines = table(reports.VERDICT_HEADS[:-1], rows, width, right=(2, 3, 4, 5), whole=(0,), leaving=(5, 4))
+    said = (rollout["reason"], reports.evidence(rollout))
     for verdict in found:
-        if verdict["outcome"] != "pass" and verdict["reason"] not in rollout["reason"]:
-            lines += fact(f"  {verdict['outcome']}"[: NAME_WIDTH - 1], verdict["reason"], width, 2)
+        if verdict["outcome"] != "pass" and not any(verdict["reason"] in text for text in said):
+            lines += fact("  why", verdict["reason"], width, 2)
     return lines
 
 

@@ -168,7 +168,9 @@ def _one(rollout: Rollout, both: list[Side], width: int, height: int) -> list[Bl
         Block(2, _side_by_side(both, width)),
         picture.gap(),
         Block(2, picture.verdicts(rollout, width)),
-        Block(3, picture.fact("evidence", evidence, width, 3) if evidence else []),
+        Block(
+            3, picture.fact("evidence", evidence, width, 3) if evidence and evidence not in rollout["reason"] else []
+        ),
         picture.gap(),
         Block(8, past[:-3], newest_last=True),
         Block(4, past[-3:], newest_last=True),

@@ -6,7 +6,7 @@ from itertools import accumulate
 from typing import Final
 
 from splitproxy import __version__
-from splitproxy.control import endpoints
+from splitproxy.control import endpoints, process
 from splitproxy.control.admission import VERDICTS, Told, admit
 from splitproxy.control.exemplars import BOUNDS, Exemplars, Series
 from splitproxy.control.exposition import Page, labelled, number
@@ -54,6 +54,7 @@ def render(state: State, accept: str) -> tuple[bytes, str]:
     results[("dropped",)] = spans["dropped"] + signals.header_sum(stats.SPAN_DROPS)
     page.counter("spans", "Spans of recorded requests, by what became of them.", ("result",), results)
     left_out = {(kind,): count for kind, count in told.left_out.items()}
+    page.lines.append(process.text(open_metrics=page.open_metrics))
     page.gauge("metrics_left_out", "Time series beyond metrics.maxSeries, by what they tell of.", ("kind",), left_out)
     return page.finish()
 

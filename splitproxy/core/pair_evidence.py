@@ -44,6 +44,10 @@ _LARGEST: Final = 600.0
 FAILURES: Final = "failures"
 LATENCIES: Final = tuple(f"latency x{factor:g}" for factor in FACTORS)
 """What evidence may rest on, beside fields."""
+_ENOUGH: Final = 50
+"""Pairs compared before people are told of differences that nothing follows from."""
+_NAMED: Final = 3
+"""Fields that are named then."""
 _UNUSED: Final = ""
 """What is kept for fields that have not differed yet."""
 
@@ -231,6 +235,22 @@ class PairEvidence:
             for who in (CANARY_ALONE, TWIN_ALONE)
         )
         return f"{leading} differed on {canary} alone in {mine} pairs, on {reference} alone in {its}"
+
+    def remarkable(self) -> str:
+        """Return in which fields the canary mostly differs though nothing follows from it; empty: there are none.
+
+        Something is said once enough answers were compared; the first few may all be of one kind.
+        """
+        if self.compared < _ENOUGH:
+            return ""
+        often = [
+            (one.canary, field.place)
+            for field, one in self._fields.items()
+            if 2 * one.canary >= self.compared and not self.acts(field.place) and self.verdict(one) != "noise"
+        ]
+        fields = [f"{place} ({count} of {self.compared} pairs)" for count, place in sorted(often, reverse=True)]
+        rest = f" and {len(fields) - _NAMED} more" if len(fields) > _NAMED else ""
+        return ", ".join(fields[:_NAMED]) + rest
 
     def verdict(self, one: _Watched) -> str:
         """Return what is to be thought of a field: reported | regression | noise | undecided."""

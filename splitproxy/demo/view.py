@@ -105,13 +105,16 @@ def signals(figures: Figures, width: int) -> Lines:
 
 def release(rollout: reports.Rollout, width: int) -> list[Block]:
     """Return where the rollout stands, what its last check said, and what has happened."""
-    past = picture.past(rollout, _HISTORY)
+    past, evidence = picture.past(rollout, _HISTORY), reports.evidence(rollout)
+    # Once it has come to a decision, that is the reason.
+    weighed = picture.fact("evidence", evidence, width, 2) if evidence and evidence not in rollout["reason"] else []
     return [
         Block(0, [picture.headline(rollout)]),
         Block(5, picture.plan(rollout, width)),
         Block(1, picture.fact("reason", rollout["reason"], width, 3) if rollout["reason"] else []),
         Block(1, picture.fact("edit", reports.adoption(rollout), width) if rollout["adopt"] else []),
         Block(2, picture.verdicts(rollout, width)),
+        Block(4, weighed),
         Block(9, past[:-_STAYING], newest_last=True),
         Block(4, past[-_STAYING:], newest_last=True),
     ]

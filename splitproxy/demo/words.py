@@ -77,7 +77,8 @@ NEXT: Final = """\
 Next:
   splitproxy demo --scenario errors             a canary that turns bad is rolled back; also slow, crash, flapping
   splitproxy demo --weight 50 --duration 20     a split that stays as it is, without a rollout
-  splitproxy check config/first.yaml            a configuration of your own begins like this one
+  splitproxy init shop.yaml                     a configuration of your own, commented, with a rollout
+  splitproxy check config/first.yaml            the smallest one: errors with their lines, the order of routing
   splitproxy run -c config/first.yaml           nine requests of ten to 127.0.0.1:9001, one to :9002"""
 
 

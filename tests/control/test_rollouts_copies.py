@@ -25,6 +25,8 @@ class World:
         )
         self.traffic = SimpleNamespace(mirror=10_000)
         self.served = [{"liveKey": LIVE}]
+        self.notes, self.alerts = [], []
+        self.telling = SimpleNamespace(note=self.notes.append, news=self.alerts.append)
         signals = SimpleNamespace(add_up=lambda keys, first, last: self.found(keys)[first:last])
         self.parts = SimpleNamespace(signals=signals, counters=self.counters)
         self.clock = SimpleNamespace(now=lambda: self.now)
@@ -142,6 +144,34 @@ def test_a_restart_with_other_counters_keeps_the_evidence(world):
     other.look()
     assert other.view()["log10E"] == pytest.approx(log10_e, abs=0.01)
     assert other.view()["pairs"] == 6
+
+
+@pytest.mark.parametrize(
+    ("terms", "why"),
+    [({}, "without a noise twin this is only reported"), ({"twin": "twin", "bodies": "report"}, "are to be reported")],
+)
+def test_people_are_told_once_of_what_nothing_follows_from(terms, why):
+    world = World(**terms)
+    world.count()
+    for _ in range(60):
+        world.tell()
+        world.count(pairs=1, compared=1)
+    (note,), (alert,) = world.notes, world.alerts
+    assert note.startswith("v2 answers copies unlike")
+    assert "$.x (50 of 50 pairs)" in note
+    assert why in note
+    assert alert.severity == "warn"
+    assert note in alert.text
+    assert world.events == []
+
+
+def test_nobody_is_told_of_noise():
+    world = World(twin="twin", bodies="report")
+    world.count()
+    for _ in range(60):
+        world.tell(who="both")
+        world.count(pairs=1, compared=1)
+    assert world.notes == []
 
 
 def test_latency_is_left_out_while_the_canary_warms_up():

@@ -116,6 +116,7 @@ def test_versions_are_judged_on_copies_alone(shops, running, clients, free_addre
     assert alone["phase"] == "Progressing"
     assert {one["verdict"] for one in alone["mirrored"]["fields"]} == {"reported"}
     assert field(alone, "$.debug", "extra")["canaryOnly"] > 50
+    assert any("alone answers copies unlike v1 in" in entry["text"] for entry in alone["history"])
 
     for crowd in crowds:
         crowd.stop()

@@ -41,14 +41,14 @@ class Living(Service):
 def configuration(config):
     """Return the scene's configuration with longer plans, a mirror and a rule for testers."""
     shop, search = config["rollouts"]
-    steps = [{"setWeight": weight, "hold": "4s"} for weight in (1, 5, 10, 25, 50)]
+    steps = [{"setWeight": weight, "hold": "4s"} for weight in (5, 10, 20, 30, 50)]
     limits = [
         {"name": "request-success-rate", "thresholdRange": {"min": 99}},
         {"name": "request-duration", "thresholdRange": {"max": 400}},
     ]
     for rollout, revision in ((shop, "2.4.0"), (search, "1.9.3")):
         rollout["promotion"] = {"bakeTime": "30s"}
-        rollout["analysis"].update({"interval": "2s", "threshold": 4, "metrics": limits})
+        rollout["analysis"].update({"interval": "2s", "threshold": 4, "minRequests": 1, "metrics": limits})
         rollout["analysis"].pop("compare")
         rollout["revision"] = revision
     shop["analysis"]["steps"] = [*steps[:-1], {"setWeight": 50, "hold": "10m"}]

@@ -129,6 +129,7 @@ def test_a_run_is_aborted_with_the_keyboard_alone(scene, open_page):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(page.locator(HEADLINE)).to_have_text("Rolled back: search-v1 has all requests again.")
+    expect(page.locator("#main")).to_be_focused()
 
 
 def test_what_is_old_is_shown_as_old_and_comes_back_by_itself(scene, open_page):

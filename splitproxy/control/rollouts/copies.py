@@ -14,7 +14,7 @@ from splitproxy.control.rollouts.clock import iso, wall
 from splitproxy.core import pairs
 from splitproxy.core.pair_evidence import PairEvidence, PairStanding
 from splitproxy.core.pairs import FACTORS
-from splitproxy.core.rollout.events import Convicted
+from splitproxy.core.rollout.events import Alert, Convicted
 from splitproxy.core.rollout.state import State
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Copies:
         self._begun = self._second = -1.0
         """When there was the first copy, and the last look of a second, by the rollout's clock."""
         self._no_events = self._lost = 0
-        self._convicted = False
+        self._convicted = self._remarked = False
 
     def decided(self, before: State, after: State) -> None:
         """Follow the rollout: each run begins with nothing."""
@@ -83,6 +83,8 @@ class Copies:
         self._lost += gained[pairs.LOST]
         self._evidence.count(gained, latency=now - self._begun >= self._controller.plan.copies.warmup)
         self._conclude()
+        if not (self._convicted or self._remarked):
+            self._remark()
 
     def heard(self, message: Mapping[str, Any]) -> None:
         """Weigh how the answers of a pair differ; one of another run says nothing of this one."""
@@ -99,6 +101,17 @@ class Copies:
             self._convicted = True
             numbers = {"leading": standing.leading, "e": exp(min(standing.log_e, _LARGEST)), "p": standing.p}
             self._controller.put(Convicted(standing.sentence, tuple((self._counts() | numbers).items())))
+
+    def _remark(self) -> None:
+        """Tell people, once in a run, in what the canary mostly differs where nothing follows from it."""
+        fields = self._evidence.remarkable()
+        if fields:
+            self._remarked = True
+            one = self._controller
+            why = "bodies are to be reported" if one.plan.copies.twin else "without a noise twin this is only reported"
+            text = f"{one.plan.canary} answers copies unlike {self.reference} in {fields}; {why}"
+            one.telling.note(text)
+            one.telling.news(Alert("warn", f"{one.plan.name}: {text}", "copies"))
 
     def _standing(self) -> PairStanding:
         return self._evidence.standing(self._controller.plan.canary, self.reference)
@@ -149,11 +162,12 @@ class Copies:
             "begun": self._begun,
             "counts": [self._no_events, self._lost],
             "convicted": self._convicted,
+            "remarked": self._remarked,
         }
 
     def _restore(self, saved: Mapping[str, Any], *, counted: bool) -> None:
         """Take up what was saved; `counted`: by workers whose counters are still there."""
         self._evidence.restore(saved["evidence"])
         self._seen = dict(saved["seen"]) if counted else {}
-        self._begun, self._convicted = saved["begun"], saved["convicted"]
+        self._begun, self._convicted, self._remarked = saved["begun"], saved["convicted"], saved["remarked"]
         self._no_events, self._lost = saved["counts"]

@@ -301,8 +301,10 @@ function draw() {
 function redraw() {
   drawing = false;
   drawn = performance.now();
+  const focused = document.activeElement;
   drawFrame();
   render($("main"), content());
+  if (!focused.isConnected) $("main").focus({ preventScroll: true }); // its button is not legal any more
   const shape = `${view.section} ${known.loaded} ${known.rollouts.size > 1}`;
   if (shape !== view.shape && measure()) render($("main"), content());
   view.shape = shape;
