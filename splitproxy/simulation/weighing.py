@@ -33,7 +33,7 @@ class Tables:
         ratios = [terms.errors * ratio for ratio in RATIOS]
         self.errors = np.array([[label_logs(ratio, terms.errors, weight) for ratio in ratios] for weight in weights])
         self.slow = np.array([_latency_logs(weight) for weight in weights])
-        """For each stage what a request does to each bet: the canary by its place between thresholds, the primary likewise."""
+        """For each stage what a request does to each bet: by its place between thresholds, the canary first."""
         margins = [stage_margins(weight, terms.errors) for weight in weights]
         pairs = list(zip(weights, margins, strict=True))
         self.safe = np.array([[label_logs(one * m.ratio, m.ratio, w) for one in _safe(m.ratio)] for w, m in pairs])

@@ -328,7 +328,7 @@ def test_ten_thousand_routes_are_not_three_hundred_thousand_lines(state, regions
     left_out = {line for line in told if line.startswith("splitproxy_metrics_left_out")}
     counted = sum(float(line.split()[-1]) for line in left_out)
     assert counted == len(all_of_them) - len(told)
-    assert told - left_out < all_of_them
+    assert {line for line in told - left_out if line.startswith("splitproxy_")} < all_of_them
     # The rollout's own route and the rollout are there whatever is not.
     assert 'splitproxy_split_weight{route="pay",rule="0",upstream="v1"} 100.0' in told
     assert 'splitproxy_rollout_phase{phase="Paused",rollout="pay"} 1.0' in told

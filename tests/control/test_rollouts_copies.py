@@ -21,7 +21,11 @@ class World:
         self.cells, self.now, self.events = [0] * END, 0.0, []
         self.active, self.counters = True, "this boot"
         self.plan = SimpleNamespace(
-            compare=True, canary="v2", primary="v1", copies=PairTerms(**{"errors": 1.0, "warmup": 0.0, **terms})
+            name="shop",
+            compare=True,
+            canary="v2",
+            primary="v1",
+            copies=PairTerms(**{"errors": 1.0, "warmup": 0.0, **terms}),
         )
         self.traffic = SimpleNamespace(mirror=10_000)
         self.served = [{"liveKey": LIVE}]
