@@ -120,24 +120,32 @@ def mirrored(runs):
 
 
 def cost(rounds):
-    """Yield microseconds of CPU: a second's tick with all counts, and one failure weighed by itself."""
-    evidence, slow = (
-        Evidence(STRICT, 0.05, 0.01),
-        tuple((n, 50 - n, 19 * n, 950 - 19 * n) for n in (25, 12, 5, 3, 1, 0)),
-    )
-    best = {"tick": float("inf"), "event": float("inf")}
-    for _ in range(20):
+    """Yield microseconds of CPU: a second's tick with all counts, without and with a limit, and one failure alone."""
+    slow = tuple((n, 50 - n, 19 * n, 950 - 19 * n) for n in (25, 12, 5, 3, 1, 0))
+    second, failure = Batch(0.05, 50, 950, 0, 1, slow), Batch(0.05, 1, 19, 1, 0)
+    evidence, limited = Evidence(STRICT, 0.05), Evidence(STRICT, 0.05, 0.01)
+
+    def tick(one):
+        one.tick()
+        one.add(second)
+
+    found = {
+        "tick": least(lambda: tick(evidence), rounds),
+        "limited": least(lambda: tick(limited), rounds),
+        "event": least(lambda: evidence.add(failure), rounds),
+    }
+    yield "microseconds", found
+
+
+def least(call, rounds, times=20):
+    """Return the microseconds of CPU that a call takes in the best of some rounds: others work on this machine too."""
+    found = []
+    for _ in range(times):
         began = time.process_time()
-        for _ in range(rounds // 20):
-            evidence.tick()
-            evidence.add(Batch(0.05, 50, 950, 0, 1, slow))
-        middle = time.process_time()
-        for _ in range(rounds // 20):
-            evidence.add(Batch(0.05, 1, 19, 1, 0))
-        ended = time.process_time()
-        best["tick"] = min(best["tick"], (middle - began) / (rounds // 20) * 1e6)
-        best["event"] = min(best["event"], (ended - middle) / (rounds // 20) * 1e6)
-    yield "microseconds", best
+        for _ in range(rounds // times):
+            call()
+        found.append((time.process_time() - began) / (rounds // times) * 1e6)
+    return min(found)
 
 
 GROUPS = {
@@ -267,16 +275,13 @@ def mirrored_words(kept):
 
 def cost_words(kept):
     found = kept["microseconds"]
+    met = verdict(found["tick"] <= 100)
     rows = [
-        [
-            "a tick: 1,000 requests, 37 latency bets",
-            f"{found['tick']:.0f} µs",
-            "≤ 100 µs",
-            verdict(found["tick"] <= 100),
-        ],
+        ["a tick: 1,000 requests, 37 bets on latency", f"{found['tick']:.0f} µs", "≤ 100 µs", met],
+        ["the same with a hard limit for errors", f"{found['limited']:.0f} µs", "", ""],
         ["one failure, weighed as it happens", f"{found['event']:.0f} µs", "", ""],
     ]
-    return table(["control's CPU", "least of 20", "target", "met"], rows)
+    return table(["control's CPU", "best of 20", "target", "met"], rows)
 
 
 WORDS = {

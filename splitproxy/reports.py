@@ -194,7 +194,20 @@ def adoption(rollout: Rollout) -> str:
 def evidence(rollout: Rollout) -> str:
     """Return what the comparison of both sides has come to, in a sentence; empty where none is made."""
     found = rollout.get("evidence")
-    return found["sentence"] if found else ""
+    if not found:
+        return ""
+    return f"{found['sentence']}{_gate(found)}" if rollout["phase"] == "Progressing" else str(found["sentence"])
+
+
+def _gate(found: dict[str, Any]) -> str:
+    """Return how far the next step is, where evidence takes it."""
+    gate = found["gate"]
+    if found["pace"] != "evidence":
+        return ""
+    if gate["passed"]:
+        return "; enough for the next step"
+    left = gate["secondsLeft"]
+    return "; the next step needs more" if left is None else f"; the next step needs about {left:.0f} s more"
 
 
 def moment(at: str, form: str = "%Y-%m-%d %H:%M:%S") -> str:

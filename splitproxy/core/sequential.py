@@ -35,7 +35,7 @@ _MOST_RATE: Final = 0.9
 _WEIGHTS_KEPT: Final = 512
 _LEAP: Final = 600.0
 _LEAST, _MOST = 1e-250, 1e280
-"""A bet that lost all but this keeps it, and one that won so much wins no more: neither touches any verdict."""
+"""A bet that lost all keeps this, and one that won so much wins no more: neither touches any verdict."""
 
 _Logs = TypeVar("_Logs")
 
@@ -92,10 +92,8 @@ class Wealth:
         """Multiply each bet by its outcome; `gains` are logarithms, one for each bet."""
         if max(gains) > _LEAP:
             gains = [min(gain, _LEAP) for gain in gains]
-        held = [held * exp(gain) for held, gain in zip(self._held, gains, strict=True)]
-        if max(held) > _MOST or min(held) < _LEAST:
-            held = [min(max(each, _LEAST), _MOST) for each in held]
-        self._held = held
+        held = [held * exp(gain) + _LEAST for held, gain in zip(self._held, gains, strict=True)]
+        self._held = held if max(held) < _MOST else [min(each, _MOST) for each in held]
 
     @property
     def log_e(self) -> float:

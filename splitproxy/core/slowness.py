@@ -24,6 +24,8 @@ SLOWER: Final = (
 )
 """For each threshold, how many times likelier a request is above it on the canary: those that bets are spread over."""
 
+_Logs = tuple[Sequence[Sequence[tuple[float, float, float, float]]], Sequence[Sequence[float]]]
+"""Of each threshold each bet's, and each shape's."""
 Slow = tuple[int, int, int, int]
 """Of one threshold: the canary's requests above it and below it, the primary's above it and below it."""
 
@@ -64,7 +66,7 @@ def level_logs(slow: float, ratio: float, weight: float) -> tuple[float, float, 
 class LatencyBet(Wealth):
     """Bets that the canary's requests are likelier above the primary's quantiles: each by itself, and in shapes."""
 
-    __slots__ = ("_bets", "_cached", "_firsts", "_level_numbers", "_shapes", "_thresholds", "numbers")
+    __slots__ = ("_bets", "_cached", "_firsts", "_shapes", "_thresholds", "numbers")
 
     numbers: tuple[int, ...]
     """Each bet's threshold, counted from 0."""
@@ -78,25 +80,21 @@ class LatencyBet(Wealth):
         schedule: Schedule = Schedule(),  # noqa: B008 - immutable
         start_mass: float = 0.5,
     ) -> None:
-        spread = zip(thresholds, ratios, strict=True)
-        self._bets = [(1.0 - quantile, ratio) for quantile, some in spread for ratio in some]
+        self._bets = [(1.0 - quantile, tuple(some)) for quantile, some in zip(thresholds, ratios, strict=True)]
         super().__init__(latency_prior(ratios, shapes), schedule, start_mass)
         self._thresholds = tuple(thresholds)
         self._shapes = tuple(shapes)
-        self._level_numbers = [number for number, some in enumerate(ratios) for _ in some]
-        self.numbers = (*self._level_numbers, *(shape.number for shape in shapes))
-        self._cached: dict[float, tuple[Sequence[tuple[float, float, float, float]], Sequence[Sequence[float]]]] = {}
+        levels = (number for number, some in enumerate(ratios) for _ in some)
+        self.numbers = (*levels, *(shape.number for shape in shapes))
+        self._cached: dict[float, _Logs] = {}
         self._firsts: dict[float, tuple[tuple[float, float], ...]] = {}
 
     def add(self, slow: Sequence[Slow], weight: float) -> list[float]:
         """Weigh requests, counted above and below each threshold; return the logarithm of each bet's gain."""
         levels, shapes = cached_logs(self._cached, weight, self._logs_at)
-        gains = [
-            above * one + below * other + its_above * its_one + its_below * its_other
-            for (above, below, its_above, its_below), (one, other, its_one, its_other) in zip(
-                [slow[number] for number in self._level_numbers], levels, strict=True
-            )
-        ]
+        gains: list[float] = []
+        for (above, below, its_above, its_below), logs in zip(slow, levels, strict=True):
+            gains += [above * a + below * b + its_above * c + its_below * d for a, b, c, d in logs]
         if shapes:
             counts = [
                 slow[0][0] + slow[0][1],
@@ -104,7 +102,7 @@ class LatencyBet(Wealth):
                 slow[0][2] + slow[0][3],
                 *[one[2] for one in slow],
             ]
-            gains += [sum(map(mul, counts, logs)) for logs in shapes]
+            gains += [sum(map(mul, counts, each)) for each in shapes]
         self.gain(gains)
         return gains
 
@@ -122,12 +120,14 @@ class LatencyBet(Wealth):
         """Return the number of the threshold whose bet holds the most."""
         return self.numbers[self.leader()]
 
-    def _logs_at(self, weight: float) -> tuple[Sequence[tuple[float, float, float, float]], Sequence[Sequence[float]]]:
-        levels = [level_logs(slow, ratio, weight) for slow, ratio in self._bets]
+    def _logs_at(self, weight: float) -> _Logs:
+        levels = [[level_logs(slow, ratio, weight) for ratio in some] for slow, some in self._bets]
         return levels, [_steps(shape_logs(shape, weight)) for shape in self._shapes]
 
     def _first_logs_at(self, weight: float) -> tuple[tuple[float, float], ...]:
-        ratios = [ratio for _, ratio in self._bets] + [exceeding(shape, self._thresholds) for shape in self._shapes]
+        ratios = [ratio for _, some in self._bets for ratio in some] + [
+            exceeding(shape, self._thresholds) for shape in self._shapes
+        ]
         return tuple(label_logs(ratio, 1.0, weight) for ratio in ratios)
 
 

@@ -148,6 +148,7 @@ class Pair:
             return
         if outcome is None:
             self.end()
+            self._told.clear()
             self._count(NO_EVENT)
             return
         taken = None if self.taken is None or outcome.seconds is None else self.taken.get(party)
@@ -156,6 +157,7 @@ class Pair:
             self.end()
             if self._live.run == self._run:  # else another run has begun meanwhile, of which this says nothing
                 self._join()
+            self._told.clear()  # an idle connection keeps its last exchange
 
     def has_told(self, party: int) -> bool:
         """Return whether it is known how it went with a party, or of no interest."""

@@ -32,7 +32,7 @@ class Stakes:
     def gain(self, gains: Floats) -> None:
         """Multiply each bet by its outcome."""
         self.held *= np.exp(np.minimum(gains, 600.0))
-        np.clip(self.held, _LEAST, _MOST, out=self.held)
+        np.minimum(self.held + _LEAST, _MOST, out=self.held)
 
     def e(self) -> Floats:
         """Return each rollout's e-value."""

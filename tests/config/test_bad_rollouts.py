@@ -508,7 +508,8 @@ CASES = [
         "",
     ),
     # others
-    (analysing("stepWeight: 1, compare: «{alpha: 0.1}"), f"{ANALYSIS}.compare", "true or false is wanted", ""),
+    (analysing("stepWeight: 1, compare: {alpha: «2}"), f"{ANALYSIS}.compare.alpha", "a probability above 0", "0.02"),
+    (analysing("stepWeight: 1, compare: «3"), f"{ANALYSIS}.compare", "a mapping of keys and values is wanted", ""),
     (BASE + "state: {path: «''}", "state.path", "the path of a file is wanted", ""),
     (BASE + "state: {path: «/var/lib/}", "state.path", "the path of a file is wanted", ""),
     (

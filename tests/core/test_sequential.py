@@ -26,6 +26,7 @@ from splitproxy.core.sequential import (
 from splitproxy.core.slowness import SHAPES, SLOWER, THRESHOLDS, LatencyBet, Shape, level_logs, shape_logs
 
 EXACT = 1e-6
+OFTEN = settings(max_examples=50, deadline=None)
 WEIGHTS = st.floats(0.001, 0.999)
 RATIO = st.floats(0.05, 50.0)
 LEVELS = [(1 - quantile, ratio) for quantile, some in zip(THRESHOLDS, SLOWER, strict=True) for ratio in some]
@@ -107,18 +108,21 @@ def share(ratio, weight):
 class TestNobodyCanExpectToGain:
     """By enumerating both outcomes of the draw."""
 
+    @OFTEN
     @given(WEIGHTS, st.floats(1.0, 5.0), st.floats(1.01, 40.0))
     def test_at_what_is_tolerated_the_mean_is_exactly_one(self, weight, tolerated, beyond):
         canary, primary = label_logs(tolerated * beyond, tolerated, weight)
         at = share(tolerated, weight)
         assert at * math.exp(canary) + (1 - at) * math.exp(primary) == pytest.approx(1.0, rel=1e-9)
 
+    @OFTEN
     @given(WEIGHTS, st.floats(1.0, 5.0), st.floats(1.01, 40.0), st.floats(0.0, 1.0))
     def test_below_it_at_most_one(self, weight, tolerated, beyond, part):
         canary, primary = label_logs(tolerated * beyond, tolerated, weight)
         at = share(tolerated * part, weight)
         assert at * math.exp(canary) + (1 - at) * math.exp(primary) <= 1.0 + 1e-9
 
+    @OFTEN
     @given(WEIGHTS, RATIO, st.floats(0.01, 1.0), st.floats(1.0, 20.0))
     def test_nor_with_a_bet_on_the_other_side(self, weight, margin, part, worse):
         canary, primary = label_logs(margin * part, margin, weight)
@@ -138,6 +142,7 @@ class TestNobodyCanExpectToGain:
             mean += math.exp(wealth.log_e) * math.prod(at if side else 1 - at for side in sides)
         assert mean == pytest.approx(1.0, rel=1e-9)
 
+    @OFTEN
     @given(
         WEIGHTS,
         st.sampled_from([(1 - q, r) for q, some in zip(THRESHOLDS, SLOWER, strict=True) for r in some]),
@@ -154,6 +159,7 @@ class TestNobodyCanExpectToGain:
         if canary == primary:
             assert mean == pytest.approx(1.0, rel=1e-9)
 
+    @OFTEN
     @given(WEIGHTS, st.sampled_from(SHAPES), st.lists(st.floats(0.01, 1.0), min_size=7, max_size=7), st.data())
     def test_of_a_shape_with_latencies_of_any_other(self, weight, shape, parts, data):
         primary = [part / sum(parts) for part in parts]
@@ -175,6 +181,7 @@ class TestNobodyCanExpectToGain:
             parts = [high - low for low, high in pairwise(edges)]
             assert sum(map(mul, parts, shape.ratios)) == pytest.approx(1.0, abs=0.002)
 
+    @OFTEN
     @given(st.floats(0.001, 0.95), st.sampled_from([WORSE_RATES, BETTER_RATES]), st.floats(0.0, 1.0))
     def test_of_a_limit(self, limit, multiples, part):
         worse = multiples is WORSE_RATES
@@ -199,6 +206,7 @@ EVENTS = st.lists(st.tuples(st.booleans(), st.sampled_from([0.01, 0.05, 0.5])), 
 
 
 class TestHowItIsCounted:
+    @OFTEN
     @given(EVENTS)
     def test_one_by_one_or_at_once_in_any_order(self, events):
         one, other = LabelBet(), LabelBet()
@@ -211,6 +219,7 @@ class TestHowItIsCounted:
             other.add(sum(sides), len(sides), weight)
         assert one.log_e == pytest.approx(other.log_e, abs=1e-9)
 
+    @OFTEN
     @given(st.lists(st.tuples(*[st.integers(0, 40)] * 4), min_size=6, max_size=6), WEIGHTS)
     def test_so_with_latency(self, slow, weight):
         one, other = LatencyBet(), LatencyBet()
@@ -294,7 +303,7 @@ class TestTheInterval:
         bet.add(4, 5, 0.05)
         assert bet.log_e == pytest.approx(math.log(1000), abs=1e-4)
 
-    @settings(max_examples=30)
+    @OFTEN
     @given(st.integers(0, 60), st.integers(0, 60))
     def test_it_holds_what_was_seen(self, canary, primary):
         low, high = ratio_bounds({0.5: (canary, canary + primary)}, 0.01)

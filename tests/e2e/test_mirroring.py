@@ -53,12 +53,13 @@ def shops():
         shop.server_close()
 
 
-def config(shops, admin):
+def config(shops, admin, state):
     """Return a file with a rollout for each of HOSTS, tried on copies first and judged by nothing else."""
     analysis = {"interval": "1h", "iterations": 2, "mirror": True}
     return {
         "listeners": [{"address": "127.0.0.1:0"}],
         "admin": {"address": admin},
+        "state": {"path": str(state)},
         "workers": 1,
         "upstreams": [{"name": name, "endpoints": [f"http://{shop.address}"]} for name, shop in shops.items()],
         "routes": [
@@ -85,7 +86,7 @@ def field(rollout, name, kind):
 
 @pytest.mark.slow
 def test_versions_are_judged_on_copies_alone(shops, running, clients, free_address, tmp_path):
-    proxy = running(config(shops, free_address()), tmp_path)
+    proxy = running(config(shops, free_address(), tmp_path / "state.db"), tmp_path)
     crowds = [clients(proxy, f"{name}.test", count=2) for name in HOSTS]
 
     crash = proxy.until_phase("crash", "Failed")

@@ -231,7 +231,7 @@ async def test_a_pair_that_outlasts_its_run_says_nothing_of_the_next(rig, copyin
     [
         (0.02, 0.3, [(1, 0), (1, 0), (1, 0)]),
         (0.3, 0.02, [(0, 1), (0, 1), (0, 1)]),
-        (0.1, 0.22, [(1, 0), (1, 0)]),
+        (0.1, 0.22, [(1, 0)]),
     ],
 )
 async def test_it_is_counted_by_how_many_times_longer_it_took(rig, copying, primary, canary, found):

@@ -12,7 +12,7 @@ from splitproxy.simulation.weighing import Counted, Weighing  # noqa: E402
 
 TERMS = Terms(errors=1.1, latency=1.0, warmup=0.0, horizon=50)
 WEIGHTS = [0.02, 0.1, 0.5]
-RUNS, SECONDS = 8, 30
+RUNS, SECONDS = 6, 20
 PLACES = (0.5, 0.25, 0.15, 0.05, 0.04, 0.009, 0.001)
 
 

@@ -73,7 +73,7 @@ def changes(browser, scene):
     scene.proxy.act("search", "start")
     page = browser.new_page()
     page.goto(f"{scene.url}/#/rollouts/search")
-    page.wait_for_function("document.querySelector('.head .badge')?.textContent === 'Progressing'")
+    page.locator(".head .badge", has_text="Progressing").wait_for()
     page.evaluate(WATCH)
     for number in range(CHANGES):
         scene.proxy.act("search", "resume" if number % 2 else "pause")

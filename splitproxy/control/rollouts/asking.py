@@ -134,7 +134,7 @@ class Asking:
         )
         if canary[0] and not endpoints.usable(controller.parts.signals, plan.canary):
             canary = False, f"{plan.canary} takes connections, but no worker finds an endpoint of it healthy"
-        return Reachable(canary[0], primary[0], canary[1] or primary[1])
+        return Reachable(canary[0], primary[0], canary[1], primary[1])
 
     # --- commands ----------------------------------------------------------------------------------------------------
     def carry_out(self, command: Ask | Measure) -> None:

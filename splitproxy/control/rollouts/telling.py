@@ -67,6 +67,9 @@ class Telling:
         # An operator's word, or a hook's, owes nothing to the last check.
         cause = [verdict for verdict in one.verdicts if verdict["reason"] in alert.text]
         context = {**one.summary(), "at": iso(wall()), "verdicts": cause}
+        standing = one.weighing.standing
+        if standing is not None and standing.sentence in alert.text:
+            context["evidence"] = one.weighing.numbers(standing)
         one.parts.news.send(dict(one.rollout), alert, context)
 
     def alarm(self, text: str) -> None:

@@ -61,6 +61,7 @@ def numbers(standing: Standing, terms: Terms, examples: Mapping[str, Iterable[An
         "ratio": {"from": standing.ratio[0], "to": standing.ratio[1]},
         "counts": standing.counts._asdict(),
         "weights": list(standing.weights),
+        "pace": terms.pace,
         "gate": {
             "passed": gate.passed,
             "missing": gate.missing or None,

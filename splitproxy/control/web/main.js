@@ -144,7 +144,7 @@ function loadShown(fully) {
   const one = chosen();
   if (view.section !== "rollouts" || !one) return;
   soon(`one:${one.name}`, () => loadOne(one.name), fully ? 0 : 40);
-  if (fully || !Object.keys(trendOf(one.name).points).length) soon(`trend:${one.name}`, () => loadTrend(one.name, 600), 0);
+  if (fully || !trendOf(one.name).loaded) soon(`trend:${one.name}`, () => loadTrend(one.name, 600), 0);
 }
 
 async function loadAll() {
@@ -184,7 +184,7 @@ function takeSignals(data) {
   known.skew = data.at - Date.now() / 1000;
   for (const [name, sides] of Object.entries(data.rollouts)) {
     // A trend that was not asked for yet would begin with a hole.
-    if (known.trends.has(name)) trendOf(name).add(sides);
+    if (known.trends.has(name) && trendOf(name).loaded) trendOf(name).add(sides);
   }
   draw();
 }
@@ -305,7 +305,7 @@ function redraw() {
   drawFrame();
   render($("main"), content());
   if (!focused.isConnected) $("main").focus({ preventScroll: true }); // its button is not legal any more
-  const shape = `${view.section} ${known.loaded} ${known.rollouts.size > 1}`;
+  const shape = `${view.section} ${known.rollouts.size > 1} ${document.querySelector(".charts > div") !== null}`;
   if (shape !== view.shape && measure()) render($("main"), content());
   view.shape = shape;
 }

@@ -214,8 +214,10 @@ export function detail(one, context) {
       h("div", { class: "column" },
         h("section", { class: "panel", "aria-labelledby": "sides-title" },
           h("div", { class: "panel-head" }, h("h2", { id: "sides-title" }, "Side by side")),
-          h("div", { class: "charts", id: "charts" }, charts(one, context.trend, context.view)),
-          h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Figures of both versions" }, table(one, context.trend))),
+          context.trend.loaded
+            ? [h("div", { class: "charts" }, charts(one, context.trend, context.view)),
+               h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Figures of both versions" }, table(one, context.trend))]
+            : h("div", { class: "charts to-come" })),
         part("evidence", [one, context.view.width], () => evidence(one, context.view))),
       h("div", { class: "column side" }, 
         part("checks", [one], () => verdictPanel(one)),

@@ -13,12 +13,14 @@ export class Trend {
   constructor() {
     this.points = {};
     this.latency = null;
+    this.loaded = false;
   }
 
   /** Take over what the API answered. */
   load(answer) {
     this.points = answer.points;
     this.latency = answer.latency;
+    this.loaded = true;
   }
 
   /** Take the newest point of each upstream. */

@@ -77,6 +77,9 @@ class Reachable(NamedTuple):
     canary: bool
     primary: bool = True
     detail: str = ""
+    """What is wrong with the canary."""
+    primary_detail: str = ""
+    """What is wrong with the primary."""
 
 
 class Verb(NamedTuple):

@@ -130,15 +130,15 @@ def _convicted(turn: Turn, event: Convicted) -> None:
 def _reached(turn: Turn, event: Reachable) -> None:
     """Take note of who can be reached; one who cannot for too long ends the run."""
     state = turn.state
-    for upstream, field, there in (
-        (turn.plan.canary, "unreachable_since", event.canary),
-        (turn.plan.primary, "primary_unreachable_since", event.primary),
+    for upstream, field, there, why in (
+        (turn.plan.canary, "unreachable_since", event.canary, event.detail),
+        (turn.plan.primary, "primary_unreachable_since", event.primary, event.primary_detail),
     ):
         since = getattr(state, field)
         if there == (since < 0):
             continue
         turn.change(**{field: -1.0 if there else turn.now})
         if turn.active:
-            detail = f": {event.detail}" if event.detail and not there else ""
+            detail = f": {why}" if why and not there else ""
             turn.record("note", f"{upstream} {'can' if there else 'cannot'} be reached{detail}", warning=not there)
     deadline(turn)
