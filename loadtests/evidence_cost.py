@@ -73,7 +73,7 @@ async def worker(rounds: int) -> float:
 
 
 def _tallied(region: stats.Region, octets: memoryview, place: int, book: Any, coin: Coin, desk: Tallies) -> Any:
-    from splitproxy.proxy.tallying import Tallied  # noqa: PLC0415 - what a service makes, without a service
+    from splitproxy.proxy.tallying import Tallied
 
     return Tallied(region.cells, octets, place, book, coin, desk)
 

@@ -220,9 +220,10 @@ def false_words(kept):
 
 def promotion_words(kept):
     rows = []
-    for name, (own,) in kept.items():
+    for name, found in kept.items():
         if name == "runs":
             continue
+        (own,) = found
         share = own["promoted"] / kept["runs"]
         met = ""
         if name == "good canary, 1,000 rps":

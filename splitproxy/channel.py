@@ -35,8 +35,8 @@ leaves no half of one. Large things (snapshots, statistics) travel as memfds.
     worker -> control       {"type": "hello", "slot": i, "generation": g or 0}
                             {"type": "prepared" | "committed", "generation": g}
                             {"type": "refused", "generation": g, "error": text}
-                            {"type": "results", "results": [...]}: failures and slow requests of sides that are compared,
-                            as they happen (`proxy/tallying.py`); may be lost
+                            {"type": "results", "results": [...]}: failures and slow requests of sides that are
+                            compared, as they happen (`proxy/tallying.py`); may be lost
                             {"type": "pair", "rollout": name, "run": salt, "rule": name, "request": id,
                             "statuses": [...], "differences": [[place, kind, who, values...], ...]}: how the answers to
                             a request and to its copies differ (`proxy/pairs.py`); may be lost

@@ -8,6 +8,7 @@ by evidence: per rollout, whatever the signals, the weights and the number of lo
 from collections import deque
 from collections.abc import Mapping, Sequence
 from math import exp, log
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from splitproxy.core.onset import Counts, Onset
@@ -158,8 +159,11 @@ class Evidence:
         """Count a second; to be called once a second, before what was counted in it is added."""
         self._past.append((self._ticks, self._counts))
         self._ticks += 1
-        for wealth in self._wealths().values():
+        for wealth in (self._errors, self._latency, self._shares):
             wealth.tick()
+        if self._limit is not None:
+            for wealth in (self._alone, *self._limits):
+                wealth.tick()
         self._gate.tick()
 
     def add(self, batch: Batch) -> bool:
@@ -200,7 +204,7 @@ class Evidence:
 
     def _add_slow(self, batch: Batch) -> None:
         numbers, before = self._latency.numbers, self._slow
-        marks = [before[number] for number in numbers]
+        marks: Sequence[Slow] = itemgetter(*numbers)(before)
         if batch.slow:
             gains = self._latency.add(batch.slow, batch.weight)
             self._gate.add_slow(batch.slow, batch.weight)

@@ -29,9 +29,26 @@ class Sink:
     """Takes no callbacks: the parser is asked for its verdict alone."""
 
 
-@lru_cache(maxsize=1024)
+MOST_OPTIONS: Final = 32
+"""Of all Connection fields of a head together. Each is looked for: who sends thousands would cost others their time."""
+_OPTIONS_BYTES: Final = 1024
+
+
 def parse_options(value: bytes) -> frozenset[bytes]:
     """Return the members of a comma-separated list of tokens, in lower case. Raises BadRequest."""
+    if len(value) > _OPTIONS_BYTES:  # nor may what is remembered take more memory than a little
+        raise BadRequest(f"a Connection field of over {_OPTIONS_BYTES} bytes")
+    return _parse_options(value)
+
+
+def check_options(options: frozenset[bytes]) -> None:
+    """Raise BadRequest when a head lists more than any that means well."""
+    if len(options) > MOST_OPTIONS:
+        raise BadRequest(f"more than {MOST_OPTIONS} Connection options")
+
+
+@lru_cache(maxsize=1024)
+def _parse_options(value: bytes) -> frozenset[bytes]:
     options = [option.strip(b" \t") for option in value.lower().split(b",")]
     if any(option and not _TOKEN.fullmatch(option) for option in options):
         raise BadRequest("invalid Connection field")
@@ -59,12 +76,15 @@ def spans(special: re.Pattern[bytes], low: bytes, offset: int, kept: frozenset[b
 
 def spans_of(low: bytes, offset: int, names: Iterable[bytes]) -> list[Span]:
     """Return the spans of all lines called one of `names`, each with the CRLF before it."""
-    return spans(_names_pattern(frozenset(names)), low, offset, frozenset())
-
-
-@lru_cache(maxsize=256)
-def _names_pattern(names: frozenset[bytes]) -> re.Pattern[bytes]:
-    return re.compile(rb"\n(" + b"|".join(map(re.escape, sorted(names))) + rb"):[^\r]*")
+    found = []
+    for name in names:
+        needle = b"\n%b:" % name
+        at = low.find(needle)
+        while at >= 0:
+            end = low.find(b"\r", at)
+            found.append((at - 1 + offset, end + offset))
+            at = low.find(needle, end)
+    return found
 
 
 def merge_cuts(cuts: Sequence[Span], more: Sequence[Span]) -> list[Span]:

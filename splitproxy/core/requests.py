@@ -18,6 +18,7 @@ from splitproxy.core.fields import (
     Field,
     Sink,
     Span,
+    check_options,
     merge_cuts,
     parse_options,
     reason,
@@ -338,6 +339,7 @@ _PROTOCOL: Final = re.compile(rb"(?!h2c(?:/|$))[!#$%&'*+\-.^_`|~0-9a-z]+(?:/[!#$
 def _apply_options(head: RequestHead) -> None:
     """Act on what Connection lists: persistence, and fields that end here (RFC 9110 §7.6.1)."""
     options = head.options
+    check_options(options)
     if b"close" in options:
         head.keep_alive = False
     elif b"keep-alive" in options:

@@ -13,6 +13,7 @@ from splitproxy.core.fields import (
     Field,
     Sink,
     Span,
+    check_options,
     merge_cuts,
     parse_options,
     reason,
@@ -116,7 +117,7 @@ def parse_response(raw: bytes) -> ResponseHead:  # noqa: C901, PLR0912, PLR0915 
             cut, cuts = name, cuts + 1
             if name == b"connection":
                 if value != b"keep-alive" or head.close:
-                    options = options | _response_options(value)
+                    options = _response_options(value, options)
             elif name == b"transfer-encoding":
                 if value.rstrip(b" \t") != b"chunked" or head.chunked or head.minor == 0:
                     raise UpstreamProtocolError("a transfer coding other than chunked")
@@ -147,8 +148,10 @@ parse_known = lru_cache(maxsize=512)(parse_response)
 for as long as the second of their Date lasts. Errors are not remembered."""
 
 
-def _response_options(value: bytes) -> frozenset[bytes]:
+def _response_options(value: bytes, before: frozenset[bytes]) -> frozenset[bytes]:
     try:
-        return parse_options(value)
+        options = before | parse_options(value)
+        check_options(options)
+        return options
     except BadRequest as error:
         raise UpstreamProtocolError(error.detail) from None

@@ -66,7 +66,7 @@ class Wealth:
     quickly as ever, and costs a little of everything else.
     """
 
-    __slots__ = ("_held", "_late_prior", "_prior", "_schedule", "_unspent", "ticks")
+    __slots__ = ("_held", "_late_mass", "_late_prior", "_prior", "_schedule", "_unspent", "ticks")
 
     ticks: int
     """Ticks so far."""
@@ -77,7 +77,7 @@ class Wealth:
         self._schedule = schedule
         self._held = [start_mass * part for part in prior]
         self._late_prior = [(1.0 - start_mass) * part for part in prior]
-        self._unspent = 1.0 - start_mass
+        self._late_mass = self._unspent = 1.0 - start_mass
         self.ticks = 0
 
     def tick(self) -> None:
@@ -85,7 +85,7 @@ class Wealth:
         self.ticks += 1
         share = self._schedule.share(self.ticks)
         if share and self._unspent > 0.0:
-            self._unspent -= share * sum(self._late_prior)
+            self._unspent -= share * self._late_mass
             self._held = [held + share * part for held, part in zip(self._held, self._late_prior, strict=True)]
 
     def gain(self, gains: Sequence[float]) -> None:

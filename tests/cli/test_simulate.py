@@ -72,6 +72,8 @@ def test_a_record_is_played_as_it_was_and_again_with_its_rates(capsys, file):
     assert "the comparison convicts the canary in second 9" in out
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)  # matplotlib looks at every font of the machine the first time
 def test_a_picture(capsys, file, tmp_path):
     pytest.importorskip("matplotlib")
     picture = tmp_path / "p.svg"

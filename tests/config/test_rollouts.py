@@ -573,8 +573,13 @@ def test_what_a_comparison_cannot_be(refuse, text, where, words):
 
 @pytest.mark.parametrize(
     ("text", "on", "alpha"),
-    [("", True, 0.001), ("compare: true, ", True, 0.001), ("compare: false, ", False, 0.001)]
-    + [("compare: {alpha: 0.01}, ", True, 0.01), ("compare: {enabled: false, alpha: 0.01}, ", False, 0.01)],
+    [
+        ("", True, 0.001),
+        ("compare: true, ", True, 0.001),
+        ("compare: false, ", False, 0.001),
+        ("compare: {alpha: 0.01}, ", True, 0.01),
+        ("compare: {enabled: false, alpha: 0.01}, ", False, 0.01),
+    ],
 )
 def test_a_comparison_is_on_unless_it_is_switched_off(load_text, text, on, alpha):
     (plain,) = load_text(analysing(f"stepWeight: 10, {text}{METRICS}")).plain["rollouts"]

@@ -244,7 +244,7 @@ def test_a_hard_limit_waits_for_the_comparison_where_there_is_one(play):
         world.start_traffic()
         await world.until(lambda one: "both sides fail" in one.state.held)
         assert world.traffic().weight == 2000
-        while not any("both sides fail" in text for text in sent):
+        while not any("both sides fail" in text for text in sent):  # noqa: ASYNC110 - nobody tells of an alert
             await asyncio.sleep(0.01)
         for _ in range(10):
             world.drew(CANARY, 1, bad=1)

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import tracemalloc
 
 import h11
 import pytest
@@ -327,6 +328,41 @@ def test_a_line_may_be_as_long_as_the_limit_however_it_comes(data, cuts):
 )
 def test_what_may_not_be_in_trailers_is_dropped_however_it_is_spelt(name):
     assert decode(b"0\r\n%b: 1\r\nX-Sum: 1\r\n\r\n" % name) == (b"", b"", [(b"X-Sum", b"1")])
+
+
+def test_what_is_remembered_of_heads_is_little_however_long_they_are():
+    """Whatever anybody sends: what a worker keeps of it must not fill the memory."""
+    many = b",".join(b"#-%d" % number for number in range(6_000))
+    tracemalloc.start()
+    try:
+        for turn in range(120):
+            options = b"close" if turn % 2 else many.replace(b"#", b"%d" % turn)
+            host = b"h%d" % turn * (1 if turn % 3 else 10_000)
+            head = b"GET /./%d%b HTTP/1.1\r\nHost: %b\r\nConnection: %b\r\n\r\n" % (turn, b"x" * 7_000, host, options)
+            with contextlib.suppress(ProxyError):
+                parse_request(head, 100, 8192)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 300_000
+
+
+@pytest.mark.parametrize(("count", "lines", "fits"), [(32, 1, True), (33, 1, False), (16, 3, False), (10, 3, True)])
+def test_connection_may_list_a_few_options(count, lines, fits):
+    field = b"".join(
+        b"Connection: %b\r\n" % b",".join(b"o%d-%d" % (line, number) for number in range(count))
+        for line in range(lines)
+    )
+    with contextlib.nullcontext() if fits else pytest.raises(BadRequest, match="Connection options"):
+        parse_request(b"GET / HTTP/1.1\r\nHost: kit.test\r\n%b\r\n" % field, 100, 8192)
+    with contextlib.nullcontext() if fits else pytest.raises(UpstreamProtocolError, match="Connection options"):
+        parse_response(b"HTTP/1.1 200 OK\r\n%b\r\n" % field)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(255, True), (261, True), (262, False)])
+def test_a_host_is_no_longer_than_a_name_can_be(size, fits):
+    with contextlib.nullcontext() if fits else pytest.raises(BadRequest, match="Host"):
+        assert parse_host(b"a" * size) == b"a" * size
 
 
 def test_extensions_are_dropped_and_several_pieces_are_one_chunk():

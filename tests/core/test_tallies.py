@@ -1,8 +1,7 @@
 """How a coin's results are written down, and read again."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from splitproxy.core import tallies
 from splitproxy.core.stats import BOUNDS, BUCKETS, bucket

@@ -121,8 +121,7 @@ async def test_a_failure_is_told_at_once_and_charged_to_the_first_side(rig, cont
     assert found == ({200: 40} if failover else {200: drawn[PRIMARY], 500: drawn[CANARY]})
     assert control.pair(tallies.BAD) == control.pair(tallies.FAILED) == (drawn[CANARY], 0)
     await control.news.wait()
-    while len(control.told) < drawn[CANARY]:
-        await asyncio.sleep(0.01)
+    await rig.until(lambda: len(control.told) >= drawn[CANARY])
     for key, epoch, what, side, client, request, status, outcome, bits in control.told:
         assert (key, epoch, what, side, client, outcome, bits) == ("key", control.epoch, "bad", CANARY, 0, "5xx", 0)
         assert request
@@ -178,8 +177,7 @@ async def test_who_hangs_is_slow_before_the_end_and_once(rig, control):
     control.put(HALF, AT_50_MS)
     clients = [await rig.client() for _ in range(24)]
     asking = [asyncio.create_task(client.ask()) for client in clients]
-    while sum(control.beyond(side)[0] for side in (CANARY, PRIMARY)) < 24:
-        await asyncio.sleep(0.02)
+    await rig.until(lambda: sum(control.beyond(side)[0] for side in (CANARY, PRIMARY)) == 24)
     drawn = control.pair(tallies.DRAWN)
     hanging = [control.beyond(side) for side in (CANARY, PRIMARY)]
     assert hanging == [(drawn[CANARY], 0), (drawn[PRIMARY], 0)]
@@ -201,8 +199,7 @@ async def test_each_client_is_told_of_once(rig, control):
     control.put(HALF)
     for number in range(6):
         await ask(rig, 5, cookie=f"release={number:032x}.{1:016x}")
-    while len(control.told) < 6:
-        await asyncio.sleep(0.01)
+    await rig.until(lambda: len(control.told) >= 6)
     assert len({told[4] for told in control.told}) == 6
     assert {told[2] for told in control.told} == {"bad"}
     assert sum(control.pair(tallies.FAILED)) == 30
@@ -221,8 +218,7 @@ async def test_a_clients_first_slow_request_is_told(rig, control):
     control.put(HALF, AT_50_MS)
     await ask(rig, 3, cookie=f"release={7:032x}.{1:016x}")
     await ask(rig, 1)
-    while len(control.told) < 2:
-        await asyncio.sleep(0.01)
+    await rig.until(lambda: len(control.told) >= 2)
     assert [(told[2], told[8]) for told in control.told] == [("slow", 0b111111)] * 2
     assert sum(control.pair(tallies.DRAWN)) == 1, "who got a cookie"
 
@@ -239,14 +235,12 @@ async def test_a_result_that_comes_too_late_for_its_epoch_is_dropped(rig, contro
     control.put(HALF)
     late = await rig.client()
     asking = asyncio.create_task(late.ask())
-    while not sum(control.pair(tallies.DRAWN)):
-        await asyncio.sleep(0.01)
+    await rig.until(lambda: sum(control.pair(tallies.DRAWN)))
     for _ in range(tallies.PLACES):
         control.put(HALF)
     others = [await rig.client() for _ in range(2)]
     more = [asyncio.create_task(client.ask()) for client in others]
-    while sum(control.pair(tallies.DRAWN)) < 2:
-        await asyncio.sleep(0.01)
+    await rig.until(lambda: sum(control.pair(tallies.DRAWN)) >= 2)
     answer.set()
     await asyncio.gather(asking, *more)
     for client in (late, *others):

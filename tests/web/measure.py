@@ -17,6 +17,9 @@ LOADS = 7
 CHANGES = 20
 STAY_SECONDS = 10
 PAINTED = "performance.getEntriesByName('first-contentful-paint').map(entry => entry.startTime)[0]"
+THERE = """new MutationObserver(() => {
+  if (!window.there && document.getElementById('headline')) window.there = performance.now();
+}).observe(document, {subtree: true, childList: true})"""
 WATCH = """() => {
   const phase = () => document.querySelector('.head .badge').textContent;
   let last = phase();
@@ -35,14 +38,14 @@ def load(browser, url, slower):
     page = context.new_page()
     answers = []
     page.on("response", lambda answer: answers.append(answer))
+    page.add_init_script(THERE)
     tools = context.new_cdp_session(page)
     tools.send("Emulation.setCPUThrottlingRate", {"rate": slower})
     tools.send("Performance.enable", {"timeDomain": "threadTicks"})
-    began = time.perf_counter()
-    page.goto(url)
-    page.wait_for_selector("#headline")
-    whole = 1000 * (time.perf_counter() - began)
-    painted, spent = page.evaluate(PAINTED), busy(tools)
+    page.goto(url, wait_until="commit")
+    while (whole := page.evaluate("window.there")) is None:
+        page.wait_for_timeout(50)
+    spent, painted = busy(tools), page.evaluate(PAINTED)
     sent = sum(one.request.sizes()["responseBodySize"] for one in answers if "/api/" not in one.url)
     context.close()
     return sent, painted, whole, spent

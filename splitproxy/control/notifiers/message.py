@@ -32,8 +32,8 @@ def compose(number: str, rollout: Mapping[str, Any], alert: Alert, context: Mapp
     """Return the news of an alert about a rollout in its plain form; `number` becomes its `id`.
 
     `context` may have: phase, revision, attempt, canaryWeight (percent), primary and canary (the upstreams that have
-    these roles now), next (a sentence), at (ISO 8601), verdicts and evidence (as the API shows them). Of the verdicts the
-    first that did not pass is told, else none.
+    these roles now), next (a sentence), at (ISO 8601), verdicts and evidence (as the API shows them). Of the verdicts
+    the first that did not pass is told, else none.
     """
     verdict = next((one for one in context.get("verdicts", ()) if one["outcome"] != "pass"), None)
     return Message(
