@@ -159,6 +159,7 @@ def facts(rollout: Rollout) -> list[tuple[str, str]]:
         ("checks", f"{rollout['failedChecks']} failed, {rollout['threshold']} end it"),
         ("next check", _next(rollout)),
         ("evidence", evidence(rollout)),
+        ("copies", copies(rollout)),
         ("waits for", waits(rollout)),
         ("to edit", adoption(rollout)),
         *(("alarm", alarm) for alarm in rollout["alarms"]),
@@ -197,6 +198,15 @@ def evidence(rollout: Rollout) -> str:
     if not found:
         return ""
     return f"{found['sentence']}{_gate(found)}" if rollout["phase"] == "Progressing" else str(found["sentence"])
+
+
+def copies(rollout: Rollout) -> str:
+    """Return what the comparison of answers to copied requests has come to; empty where none is made."""
+    found = rollout.get("mirrored")
+    if not found:
+        return ""
+    odd = [field["field"] for field in found["fields"] if field["verdict"] in {"regression", "reported"}]
+    return f"{found['sentence']}; differing: {', '.join(odd[:5])}" if odd else str(found["sentence"])
 
 
 def _gate(found: dict[str, Any]) -> str:

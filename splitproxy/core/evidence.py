@@ -159,11 +159,11 @@ class Evidence:
         """Count a second; to be called once a second, before what was counted in it is added."""
         self._past.append((self._ticks, self._counts))
         self._ticks += 1
-        for wealth in (self._errors, self._latency, self._shares):
-            wealth.tick()
+        wealths: list[Wealth] = [self._errors, self._latency, self._shares]
         if self._limit is not None:
-            for wealth in (self._alone, *self._limits):
-                wealth.tick()
+            wealths += [self._alone, *self._limits]
+        for wealth in wealths:
+            wealth.tick()
         self._gate.tick()
 
     def add(self, batch: Batch) -> bool:

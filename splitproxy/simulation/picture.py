@@ -11,6 +11,8 @@ from splitproxy.simulation.traffic import Floats
 
 _INK: Final = ("#0072b2", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#56b4e9")
 """Colours that colour-blind people can tell apart (Okabe and Ito)."""
+_MOST_POINTS: Final = 200
+"""Of a curve."""
 _SOON: Final = 0.05
 _LAST: Final = 0.95
 
@@ -18,6 +20,7 @@ _LAST: Final = 0.95
 def draw(file: Path, title: str, played: Played, names: tuple[str, ...], onset: int, seconds: int) -> None:
     """Write a picture, PNG or SVG by the file's name. Raises OSError, or ValueError: the kind is not known."""
     mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "splitproxy"  # the same rollouts give the same file
     from matplotlib import pyplot as plt
 
     sides = [("splitproxy", played.rolled_back, played.bad)]
@@ -27,6 +30,8 @@ def draw(file: Path, title: str, played: Played, names: tuple[str, ...], onset: 
         ink, width = _INK[number % len(_INK)], 2.6 if number == 0 else 1.5
         times = _curve(at - onset)
         shares = np.arange(1, len(times) + 1) / len(at) * 100
+        some = np.unique(np.linspace(0, len(times) - 1, _MOST_POINTS).astype(int)) if len(times) else slice(0)
+        times, shares = times[some], shares[some]
         if len(times):
             edges = np.concatenate(([_SOON], times, [seconds])), np.concatenate(([0.0], shares, shares[-1:]))
             left.step(*edges, where="post", color=ink, linewidth=width, label=name)
@@ -46,7 +51,7 @@ def draw(file: Path, title: str, played: Played, names: tuple[str, ...], onset: 
     for side in (left, right):
         side.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=11)
-    figure.savefig(file, dpi=130)
+    figure.savefig(file, dpi=130, metadata={"Date": None} if file.suffix == ".svg" else None)
     plt.close(figure)
 
 

@@ -79,6 +79,10 @@ def _left_out(plan: Plan, played: int) -> tuple[str, ...]:
         found.append("pauses until resumed (taken as resumed at once)")
     if any(metric.kind not in {"request-success-rate", "request-duration"} for metric in plan.metrics):
         found.append("metrics other than success rate and duration")
+    if any(metric.interval for metric in plan.metrics):
+        found.append("windows of metrics (measured since the check before)")
+    if any(metric.hard_min is not None or metric.hard_max is not None for metric in plan.metrics):
+        found.append("hard limits")
     if plan.hooks:
         found.append("webhooks and gates (taken as open)")
     return tuple(found)

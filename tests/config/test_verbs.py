@@ -203,6 +203,8 @@ def test_explain_for_people_is_aligned_text(capsys):
         "filter:   RequestMirror: 20 % of safe requests to shop-canary",
         "split:    shop-primary 95 % (primary)",
         "split:    shop-canary 5 % (canary)",
+        "failover: what fails at shop-canary and may be sent again is answered by shop-primary",
+        "retry:    2 more attempts after no answer or 502, 503, 504",
         "reason:   override",
         "upstream: shop-primary",
         "sent as:  / with Host shop.example.com",

@@ -140,13 +140,13 @@ def test_a_restart_goes_on_where_it_was(world):
 
 def test_a_restart_with_other_counters_keeps_the_evidence(world):
     world.count(pairs=5, canary=3)
-    log10_e = world.copies.view()["log10E"]
+    log10_e = world.copies.view()["logE"]
     other = world.restarted("another boot")
     world.cells = [0] * END
     other.look()
     world.count(look=False, pairs=1)
     other.look()
-    assert other.view()["log10E"] == pytest.approx(log10_e, abs=0.01)
+    assert other.view()["logE"] == pytest.approx(log10_e, abs=0.01)
     assert other.view()["pairs"] == 6
 
 

@@ -73,7 +73,7 @@ def test_without_attempts_there_is_no_share_and_no_latency(scene):
     assert at_old[1:3] == [2.0, 100.0], "who left says nothing of success"
 
 
-def test_a_trend_has_both_upstreams_and_counts_copies_with_the_canary(scene):
+def test_a_trend_has_both_upstreams_and_the_copies_apart(scene):
     scene.second(OLD, {"success": 4}, seconds=0.2)
     scene.second(COPY, {"success": 3}, seconds=0.05)
     scene.second(NEW, {"success": 1}, seconds=0.05)
@@ -81,7 +81,9 @@ def test_a_trend_has_both_upstreams_and_counts_copies_with_the_canary(scene):
     assert found["points"].keys() == {"v1", "v2"}
     assert [len(points) for points in found["points"].values()] == [3, 3]
     counts = found["latency"]["counts"]
-    assert counts == {"v1": [[stats.bucket(0.2), 4]], "v2": [[stats.bucket(0.05), 4]]}
+    assert counts == {"v1": [[stats.bucket(0.2), 4]], "v2": [[stats.bucket(0.05), 1]]}
+    assert found["latency"]["copies"] == [[stats.bucket(0.05), 3]]
+    assert [point[1] for point in found["copies"]] == [0.0, 1.5, 1.0]
     assert found["latency"]["bounds"][stats.bucket(0.2)] == 0.2
 
 
@@ -112,6 +114,7 @@ async def test_the_pulse_beats_only_while_somebody_listens(scene, monkeypatch):
         event = await asyncio.wait_for(queue.get(), 10)
     assert event.kind == "signals"
     assert event.data["rollouts"]["shop"]["v2"][1:3] == [2.0, 100.0]
+    assert event.data["copies"]["shop"][1:3] == [0.0, None]
     beating.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await beating

@@ -84,6 +84,10 @@ def field(rollout, name, kind):
     return next(one for one in rollout["mirrored"]["fields"] if (one["field"], one["kind"]) == (name, kind))
 
 
+def entries(rollout, kind):
+    return [entry for entry in rollout["history"] if entry["kind"] == kind]
+
+
 @pytest.mark.slow
 def test_versions_are_judged_on_copies_alone(shops, running, clients, free_address, tmp_path):
     proxy = running(config(shops, free_address(), tmp_path / "state.db"), tmp_path)
@@ -94,7 +98,8 @@ def test_versions_are_judged_on_copies_alone(shops, running, clients, free_addre
     assert crash["mirrored"]["convicted"]
     assert crash["mirrored"]["canaryOnlyBad"] >= 13
     assert crash["mirrored"]["referenceOnlyBad"] <= 1, "unless this machine stood still for seconds"
-    assert [entry["data"]["leading"] for entry in crash["history"] if entry["kind"] == "evidence"] == ["failures"]
+    crash = proxy.until("crash", lambda one: entries(one, "evidence"))  # a rollback is in force before it is saved
+    assert [entry["data"]["leading"] for entry in entries(crash, "evidence")] == ["failures"]
 
     other = proxy.until_phase("other", "Failed")
     assert "$.debug differed on other alone" in other["reason"]
@@ -117,7 +122,8 @@ def test_versions_are_judged_on_copies_alone(shops, running, clients, free_addre
     assert alone["phase"] == "Progressing"
     assert {one["verdict"] for one in alone["mirrored"]["fields"]} == {"reported"}
     assert field(alone, "$.debug", "extra")["canaryOnly"] > 50
-    assert any("alone answers copies unlike v1 in" in entry["text"] for entry in alone["history"])
+    alone = proxy.until("alone", lambda one: entries(one, "note"))
+    assert any("alone answers copies unlike v1 in" in entry["text"] for entry in entries(alone, "note"))
 
     for crowd in crowds:
         crowd.stop()

@@ -114,6 +114,9 @@ def test_a_run_is_aborted_with_the_keyboard_alone(scene, open_page):
 
     page.keyboard.press("Tab")
     assert focused() == "Skip to the content"
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    assert page.url.endswith("#/rollouts/search")
     for _ in range(40):
         if focused().startswith("Abort"):
             break

@@ -141,7 +141,7 @@ class Copies:
                 {"factor": factor, "canary": mine, "reference": its}
                 for factor, (mine, its) in zip(FACTORS, evidence.slower, strict=True)
             ],
-            "log10E": round(standing.log_e / log(10), 3),
+            "logE": round(standing.log_e / log(10), 3),
             "p": standing.p,
             "alpha": self._controller.plan.copies.alpha,
             "leading": standing.leading,

@@ -87,38 +87,43 @@ def spread(signals: Signals, keys: Iterable[Key]) -> list[list[int]]:
 
 
 def sides(rollout: Mapping[str, Any], keys: Keys) -> dict[str, tuple[Key, ...]]:
-    """Return what is counted of each upstream of a plain rollout; copies are the canary's."""
-    return {rollout["primary"]: keys.primary, rollout["canary"]: keys.canary + keys.mirror}
+    """Return what is counted of each upstream of a plain rollout, without copies."""
+    return {rollout["primary"]: keys.primary, rollout["canary"]: keys.canary}
 
 
 def trend(signals: Signals, rollout: Mapping[str, Any], keys: Keys, seconds: float) -> dict[str, Any]:
-    """Return the trends of a plain rollout's upstreams over the last `seconds`, for the API."""
+    """Return the trends of a plain rollout's upstreams, and of the copies, over the last `seconds`, for the API."""
     both = sides(rollout, keys)
     return {
         "name": rollout["name"],
         "fields": ["at", "rate", "success", "p50", "p95", "p99"],
         "pointSeconds": POINT_SECONDS,
         "points": {upstream: points(signals, where, seconds) for upstream, where in both.items()},
+        "copies": points(signals, keys.mirror, seconds),
         "latency": {
             "seconds": SPREAD_SECONDS,
             "bounds": stats.BOUNDS,
             "counts": {upstream: spread(signals, where) for upstream, where in both.items()},
+            "copies": spread(signals, keys.mirror),
         },
     }
 
 
 def pulse(signals: Signals, controllers: Iterable["Controller"]) -> dict[str, Any]:
-    """Return the newest point of every side of every rollout."""
+    """Return the newest point of every side of every rollout, and of its copies."""
+    running = [(one.plan.name, one.rollout, one.facts.keys) for one in controllers]
     return {
         "at": round(wall().timestamp(), 1),
         "rollouts": {
-            one.plan.name: {
-                upstream: next(iter(points(signals, where, 1.0)), None)
-                for upstream, where in sides(one.rollout, one.facts.keys).items()
-            }
-            for one in controllers
+            name: {upstream: _newest(signals, where) for upstream, where in sides(rollout, keys).items()}
+            for name, rollout, keys in running
         },
+        "copies": {name: _newest(signals, keys.mirror) for name, _, keys in running},
     }
+
+
+def _newest(signals: Signals, keys: Iterable[Key]) -> Point | None:
+    return next(iter(points(signals, keys, 1.0)), None)
 
 
 async def keep_pulsing(state: "State") -> None:

@@ -167,6 +167,15 @@ async function poll(section) {
   draw();
 }
 
+/** Ask again and again while a section is shown; of a proxy that takes long to answer, the less often. */
+async function keepPolling(section) {
+  for (;;) {
+    const began = performance.now();
+    if (feed.live && view.section === section && !document.hidden) await poll(section);
+    await new Promise((resolve) => setTimeout(resolve, Math.max(POLL[section], 5 * (performance.now() - began))));
+  }
+}
+
 // --- events ----------------------------------------------------------------------------------------------------------
 function heard(kind, data) {
   if (kind === "open" || kind === "gap") soon("all", loadAll, 0);
@@ -184,7 +193,7 @@ function takeSignals(data) {
   known.skew = data.at - Date.now() / 1000;
   for (const [name, sides] of Object.entries(data.rollouts)) {
     // A trend that was not asked for yet would begin with a hole.
-    if (known.trends.has(name) && trendOf(name).loaded) trendOf(name).add(sides);
+    if (known.trends.has(name) && trendOf(name).loaded) trendOf(name).add(sides, data.copies[name]);
   }
   draw();
 }
@@ -355,10 +364,14 @@ function follow() {
 
 setTheme(localStorage.getItem("splitproxy-theme") || "auto");
 whenAskedForToken(askToken);
+document.querySelector(".skip").onclick = (event) => {
+  event.preventDefault(); // the part of the address behind # says what is shown
+  $("main").focus();
+};
 const feed = new Feed(heard, () => draw());
 addEventListener("hashchange", follow);
 new ResizeObserver(() => measure() && draw()).observe($("main"));
-for (const [section, every] of Object.entries(POLL)) setInterval(() => feed.live && view.section === section && !document.hidden && poll(section), every);
+for (const section of Object.keys(POLL)) keepPolling(section);
 setInterval(() => feed.live && soon("all", loadAll), RELOAD_EVERY);
 setInterval(() => {
   const one = chosen();

@@ -2,7 +2,7 @@
 
 import { h, icon, part } from "./dom.js";
 import { split, timeline } from "./plan.js";
-import { charts, evidence, table } from "./trend.js";
+import { charts, copies, evidence, table } from "./trend.js";
 import { OUTCOMES, ago, clock, ended, newShare, none, pair, percent, phase, situation, span, verbs } from "./words.js";
 
 const ORDER = ["approve", "promote", "resume", "retry", "start", "pause", "set-weight", "undo", "deny", "abort"];
@@ -63,6 +63,7 @@ function hero(one, context) {
     { class: `hero ${trouble ? "bad" : tone}`, "aria-label": "What happens now" },
     h("p", { class: "headline", id: "headline" }, headline),
     why && h("p", { class: "why" }, why),
+    (one.alarms || []).map((alarm) => h("p", { class: "alarm" }, icon("warning"), " ", alarm)),
     next && h("p", { class: "next" }, next),
     one.adopt && h("pre", { class: "edit", tabindex: "0", "aria-label": "The edit to make in the file" }, `primary: ${one.adopt.primary}\ncanary: ${one.adopt.canary}`),
     part("actions", [one, context.stale, context.busy], () => actions(one, context)),
@@ -115,7 +116,6 @@ function verdictPanel(one) {
             h("p", { class: "verdict-reason" }, verdict.reason));
         }))
       : h("p", { class: "empty" }, "Nothing has been checked yet."),
-    (one.alarms || []).map((alarm) => h("p", { class: "alarm" }, icon("warning"), " ", alarm)),
   );
 }
 
@@ -218,7 +218,8 @@ export function detail(one, context) {
             ? [h("div", { class: "charts" }, charts(one, context.trend, context.view)),
                h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Figures of both versions" }, table(one, context.trend))]
             : h("div", { class: "charts to-come" })),
-        part("evidence", [one, context.view.width], () => evidence(one, context.view))),
+        part("evidence", [one, context.view.width], () => evidence(one, context.view)),
+        part("copies", [one], () => copies(one))),
       h("div", { class: "column side" }, 
         part("checks", [one], () => verdictPanel(one)),
         part("history", [one, context.more], () => historyPanel(one, context)),

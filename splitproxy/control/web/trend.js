@@ -8,10 +8,17 @@ const KEPT = 600;
 const LEAST = 60;
 const QUANTILES = { p50: 3, p95: 4, p99: 5 };
 
-/** What is known of a rollout's sides: points by upstream, and the distribution of latencies. */
+function append(known, point) {
+  if (!point || (known.length && point[0] - known[known.length - 1][0] < 0.2)) return;
+  known.push(point);
+  while (known.length && known[0][0] < point[0] - KEPT) known.shift();
+}
+
+/** What is known of a rollout's sides: points by upstream, those of copies, and the distribution of latencies. */
 export class Trend {
   constructor() {
     this.points = {};
+    this.copies = [];
     this.latency = null;
     this.loaded = false;
   }
@@ -19,28 +26,31 @@ export class Trend {
   /** Take over what the API answered. */
   load(answer) {
     this.points = answer.points;
+    this.copies = answer.copies;
     this.latency = answer.latency;
     this.loaded = true;
   }
 
-  /** Take the newest point of each upstream. */
-  add(newest) {
-    for (const [upstream, point] of Object.entries(newest)) {
-      if (!point) continue;
-      const known = (this.points[upstream] = this.points[upstream] || []);
-      if (known.length && point[0] - known[known.length - 1][0] < 0.2) continue;
-      known.push(point);
-      while (known.length && known[0][0] < point[0] - KEPT) known.shift();
-    }
+  /** Take the newest point of each upstream, and of the copies. */
+  add(newest, copies) {
+    for (const [upstream, point] of Object.entries(newest)) append((this.points[upstream] = this.points[upstream] || []), point);
+    append(this.copies, copies);
   }
 
-  now(upstream) {
-    const known = this.points[upstream] || [];
-    return known[known.length - 1] || [];
+  /** Return the points of an upstream; those of copies where a canary gets nothing else. */
+  of(upstream, role) {
+    const live = this.points[upstream] || [];
+    if (role !== "to" || this.copies.length !== live.length) return live;
+    return live.map((point, index) => (point[1] > 0 || !this.copies[index][1] ? point : this.copies[index]));
+  }
+
+  counts(upstream, role) {
+    const live = this.latency.counts[upstream] || [];
+    return live.length || role !== "to" ? live : this.latency.copies;
   }
 
   rates() {
-    return Object.fromEntries(Object.keys(this.points).map((upstream) => [upstream, this.now(upstream)[1]]));
+    return Object.fromEntries(Object.entries(this.points).map(([upstream, known]) => [upstream, (known[known.length - 1] || [])[1]]));
   }
 }
 
@@ -98,12 +108,32 @@ export function evidence(one, view) {
   );
 }
 
+/** Return what the comparison of copied requests has come to; null where nothing was copied. */
+export function copies(one) {
+  const found = one.mirrored;
+  if (!found) return null;
+  const { to } = pair(one);
+  const differing = (found.fields || []).slice(0, 6);
+  return h(
+    "section",
+    { class: "panel telling", "aria-labelledby": "copies-title" },
+    h("h2", { id: "copies-title" }, "Copied requests"),
+    found.sentence && h("p", null, sentence(found.sentence)),
+    h("p", { class: "muted" }, `${count(found.pairs)} pairs: ${count(found.canaryOnlyBad)} failed at ${to} alone, ${count(found.referenceOnlyBad)} at ${found.reference} alone, ${count(found.bothBad)} at both.`),
+    differing.length > 0 && h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Where answers differ" }, h("table", null,
+      h("caption", { class: "said" }, "Where answers differ"),
+      h("thead", null, h("tr", null, ["Place", "Answers that differ", "Verdict"].map((title) => h("th", { scope: "col" }, title)))),
+      h("tbody", null, differing.map((each) => h("tr", { "data-key": `${each.rule}${each.field}` },
+        h("th", { scope: "row" }, each.field), h("td", null, count(each.canaryOnly)), h("td", null, each.verdict)))))),
+  );
+}
+
 /** Return the charts of a rollout. `view` holds the width of a chart, the moment pointed at, the quantile chosen. */
 export function charts(one, trend, view) {
   const { from, to } = pair(one);
   const roles = [[from, "from"], [to, "to"]];
   const series = (place) =>
-    roles.map(([name, role]) => ({ name, role, points: (trend.points[name] || []).map((point) => [point[0], point[place]]) }));
+    roles.map(([name, role]) => ({ name, role, points: trend.of(name, role).map((point) => [point[0], point[place]]) }));
   const end = view.now;
   const started = one.startedAt ? new Date(one.startedAt) / 1000 - 15 : end - 120;
   const begin = Math.max(end - KEPT, Math.min(started, end - LEAST));
@@ -130,7 +160,7 @@ export function charts(one, trend, view) {
     h("div", { "data-key": "rate" }, lines({ ...common, title: "Requests a second", sides: series(1), format: (value) => (value === null ? none : rate(value).replace("\u00a0req/s", "")), limits: limits(one, "request-rate"), scale: { floor: 0, least: 1 } })),
     h("div", { "data-key": "spread" }, trend.latency && spread({
       title: "Latency of the last minute", bounds: trend.latency.bounds, width: view.width, format: latency,
-      sides: roles.map(([name, role]) => ({ name, role, counts: trend.latency.counts[name] || [] })),
+      sides: roles.map(([name, role]) => ({ name, role, counts: trend.counts(name, role) })),
     })),
   ];
 }
@@ -138,7 +168,7 @@ export function charts(one, trend, view) {
 /** Return what both sides do now, as a table. */
 export function table(one, trend) {
   const { from, to } = pair(one);
-  const [old, fresh] = [trend.now(from), trend.now(to)];
+  const [old, fresh] = [trend.of(from, "from"), trend.of(to, "to")].map((points) => points[points.length - 1] || []);
   const duration = (name) => limits(one, "request-duration", name).map((limit) => limit.text).join(", ");
   const row = (label, place, format, limit) => {
     const [a, b] = [old[place], fresh[place]];
@@ -156,8 +186,8 @@ export function table(one, trend) {
       row("Success", 2, percent, limits(one, "request-success-rate").map((limit) => limit.text).join(", ")),
       Object.entries(QUANTILES).map(([name, place]) => row(`Latency ${name}`, place, latency, duration(name))),
       row("Requests", 1, rate, limits(one, "request-rate").map((limit) => limit.text).join(", ")),
-      trend.latency && h("tr", null, h("th", { scope: "row" }, "In the last minute"), [from, to].map((name) =>
-        h("td", null, count((trend.latency.counts[name] || []).reduce((sum, [, many]) => sum + many, 0)))), h("td", { class: "muted" }, none)),
+      trend.latency && h("tr", null, h("th", { scope: "row" }, "In the last minute"), [[from, "from"], [to, "to"]].map(([name, role]) =>
+        h("td", null, count(trend.counts(name, role).reduce((sum, [, many]) => sum + many, 0)))), h("td", { class: "muted" }, none)),
     ),
   );
 }
