@@ -254,9 +254,16 @@ def _show(plan: Plan, policy: "Policy", traffic: "Traffic", found: "list[Column]
     show_facts([("traffic", _words(traffic)), ("steps", steps), ("comparison", compared if policy.compare else "off")])
     if policy.left_out:
         show_facts([("left out", "; ".join(policy.left_out))])
+    if terms.sticky and not traffic.sticky:
+        show_facts([("note", "clients of this rollout keep their side: play that with --sticky")])
     heads = ["CONTROLLER", "ROLLED BACK", "WRONGLY (95 %: BELOW)", "SECONDS (P95)", "BAD REQUESTS (P95)", "PROMOTED"]
     rows = [_row(column, options.runs, wrong=wrong or bool(traffic.recorded)) for column in found]
     show_table(heads, rows)
+    own = found[0]
+    if own.rolled_back:
+        what = zip(own.by, ("evidence of errors", "evidence of latency", "failed checks of limits"), strict=True)
+        causes = ", ".join(f"{words} {percent(100 * count / options.runs)}" for count, words in what if count)
+        show_facts([("splitproxy", f"rolled back by {causes}")])
     if len(found) > 1:
         notes = "other controllers' rules see ideal measurements of the same requests at the same weights"
         show_facts([("note", f"{notes}; * the fastest that Flagger accepts")])

@@ -51,6 +51,7 @@ def test_it_says_what_became_of_them_beside_the_others(capsys, file):
     own = next(line for line in out.splitlines() if line.startswith("splitproxy"))
     assert "100 %" in own
     assert "Flagger 10s, threshold 1 *" in out
+    assert "rolled back by evidence of errors 100 %" in out
 
 
 def test_the_same_seed_gives_the_same_json(capsys, file):
