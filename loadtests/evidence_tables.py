@@ -30,7 +30,7 @@ RESULTS = DOCS / "evidence.json"
 PAGE = DOCS / "evidence.md"
 SEED = 20260901
 FOREVER = 10**9
-STRICT = Terms(errors=1.0, latency=1.0, warmup=0.0)
+STRICT = Terms(errors=1.0, latency=1.0, delay=0.0, warmup=0.0)
 ERRORS_ONLY = STRICT._replace(warmup=float(FOREVER))
 """Without latency: nothing about it changes, and its part of the stake stays as it is."""
 RAMP = (0.01, 0.05, 0.1, 0.25, 0.5)

@@ -5,7 +5,7 @@ a *tally*: a block of the worker's region for each rollout and epoch, of which t
 comes when its epoch's block serves another epoch is dropped, whichever side it is of: that loses a little power and
 nothing else, as the choice does not depend on the side.
 
-    tally = epoch | dropped | drawn | finished | failed | bad | in flight beyond each threshold | histograms
+    tally = stamp | dropped | drawn | finished | failed | bad | in flight beyond each threshold | histograms
 
 Latency is counted against *thresholds*, quantiles of the primary that control has put into the rollout's slot before
 the epoch began. They are fixed for the epoch, so that nothing counts twice: a request still in flight when a threshold
@@ -32,9 +32,10 @@ PER_MILLE: Final = 1000
 """What a tolerance is counted in."""
 _MICRO: Final = 1_000_000
 _DELAY_AT: Final = 32
+_STAMP_AT: Final = 32
 
 EPOCH: Final = 0
-"""The epoch plus one; 0: none yet."""
+"""What `stamp` returns; 0: none yet."""
 DROPPED: Final = 1
 """Results that came too late for their epoch's block."""
 DRAWN: Final = 2
@@ -107,6 +108,11 @@ def tolerated(word: int) -> tuple[float, float]:
 def key(rollout: str, epoch: int) -> Key:
     """Return the key of the block that counts an epoch."""
     return (KIND, rollout, str(epoch % PLACES))
+
+
+def stamp(epoch: int, salt: int) -> int:
+    """Return what says whose a block is: a rollout that was away counts its epochs anew, a later run has another salt."""
+    return (salt & (1 << _STAMP_AT) - 1) << _STAMP_AT | epoch + 1
 
 
 def pack(thresholds: Sequence[int], epoch: int) -> int:

@@ -93,7 +93,9 @@ def repeated(exchange: "Exchange", status: int, *, unsent: bool = False) -> bool
     wait = _patience(exchange, backend, rule.repeats) if step == "retry" else 0.0
     if step is None or wait is None:
         return False
+    exchange.status = status  # for those who are told of the attempt; the request has none yet
     exchange.drop_attempt(_SERVER_ERROR if status >= 500 else _SUCCESS)
+    exchange.status = 0
     if primary is not None and step == "failover":
         _move(exchange, rule, backend, primary)
     else:

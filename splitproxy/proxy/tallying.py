@@ -28,6 +28,8 @@ _SUCCESS: Final = stats.OUTCOMES.index("success")
 _GONE: Final = stats.OUTCOMES.index("client_gone")
 _BATCH: Final = 256
 """News that are told together at most; further ones of the same moment are lost, counts never are."""
+_AGAIN_AFTER: Final = 0.1
+"""Seconds until news are told again that control did not take: it may be starting."""
 _TELL_AFTER: Final = 0.01
 """Seconds that news wait for others after the first."""
 _MOST_CLIENTS: Final = 100_000
@@ -41,7 +43,7 @@ class Book:
 
     def __init__(self, cells: stats.Cells, base: int, coin: Coin, known: dict[int, int]) -> None:
         """`known` has of each client what was told of it, as bits, since the rollout's clients were drawn."""
-        self._cells, self._base, self._stamp = cells, base, coin.epoch + 1
+        self._cells, self._base, self._stamp = cells, base, tallies.stamp(coin.epoch, coin.salt)
         self.coin, self.thresholds, self.known = coin, coin.thresholds, known
         self.beyond: dict[Ending, int] = {}
         """Requests in flight that are beyond thresholds, and how many."""
@@ -141,11 +143,13 @@ class Tallied(Series):
         fresh = (slow << 1 | bad) & ~told
         if not fresh or (not told and len(known) >= _MOST_CLIENTS):
             return
-        known[client] = told | fresh
-        if fresh & 1:
-            self._desk.tell(book.coin, "bad", self, exchange, outcome, client)
-        if fresh > 1:
-            self._desk.tell(book.coin, "slow", self, exchange, outcome, client, fresh >> 1)
+        # What could not be told is told with the client's next one: a client is counted by nothing else.
+        if fresh & 1 and self._desk.tell(book.coin, "bad", self, exchange, outcome, client):
+            told |= 1
+        if fresh > 1 and self._desk.tell(book.coin, "slow", self, exchange, outcome, client, fresh >> 1):
+            told |= fresh & ~1
+        if told:
+            known[client] = told
 
     def grow_old(self, exchange: Ending, now: float) -> None:
         """Notice that a request in flight is beyond further thresholds."""
@@ -194,7 +198,7 @@ class Tallies:
             assert rule.live is not None
             exchange.client = rule.live.client
             exchange.attempt_started = exchange.started  # the way that ends with `Series.attempt`
-            if not exchange.issued:
+            if not exchange.issued or exchange.reason == "session":  # known before, at most with a cookie of this side
                 return backend
         series.drawn += 1
         return backend
@@ -235,18 +239,24 @@ class Tallies:
     # --- control -----------------------------------------------------------------------------------------------------
     def tell(
         self, coin: Coin, what: str, series: Tallied, exchange: Ending, outcome: int, client: int, bits: int = 0
-    ) -> None:
-        """Tell control of a result: at once if it is the first for a while, else with the next ones."""
-        if len(self._news) < _BATCH:
+    ) -> bool:
+        """Tell control of a result: at once if it is the first for a while, else with the next ones.
+
+        Return whether it is, or will be when control is there again; False: too many others wait.
+        """
+        room = len(self._news) < _BATCH
+        if room:
             said = (series.side, client, exchange.request_id.decode("latin-1"), exchange.status)
             self._news.append([coin.rollout, coin.epoch, what, *said, stats.OUTCOMES[outcome], bits])
         if not self._telling:
             self._telling = True
             self._service.loop.call_soon(self._send)
+        return room
 
     def _send(self) -> None:
-        news, self._news = self._news, []
-        self._telling = bool(news)
-        if news:
-            self._service.report({"type": "results", "results": news})
-            self._service.loop.call_later(_TELL_AFTER, self._send)
+        self._telling = bool(self._news)
+        if self._telling:
+            told = self._service.report({"type": "results", "results": self._news})
+            if told:
+                self._news = []
+            self._service.loop.call_later(_TELL_AFTER if told else _AGAIN_AFTER, self._send)

@@ -63,7 +63,7 @@ class Rollouts:
         self._gated = any(step.by_evidence for step in policy.steps)
         self._weighing = Weighing(policy.terms, [*self._weights], runs, gated=self._gated)
         self._clients = Clients(self._random, runs) if traffic.sticky else None
-        self._shares = shares(traffic, policy.terms.latency)
+        self._shares = shares(traffic, policy.terms.latency, policy.terms.delay)
         self._above = (0.0, 0.0) if policy.most_ms is None else above(traffic, policy.most_ms)
         self._above_rival = above(traffic, RIVAL_MS)
         self._stage, self._since, self._passed, self._failed, self._burst = np.zeros((5, runs), dtype=np.int64)

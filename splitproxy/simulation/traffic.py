@@ -86,18 +86,19 @@ def chances(traffic: Traffic, second: int) -> Chances:
     return Chances(traffic.rate, errors, min(1.0, errors + extra))
 
 
-def shares(traffic: Traffic, tolerated: float) -> tuple[Floats, Floats, Floats]:
+def shares(traffic: Traffic, tolerated: float, delay: float) -> tuple[Floats, Floats, Floats]:
     """Return the shares of requests between the thresholds of latency: the primary's, a bad canary's, a good one's.
 
-    Each has one share more than there are thresholds. Thresholds are the primary's quantiles; `tolerated` is what the
-    canary's latency is divided by before it is counted.
+    Each has one share more than there are thresholds. Thresholds are the primary's quantiles. Before it is counted, the
+    canary's latency is divided by `tolerated`, or shortened by `delay` seconds where that takes more (`Coin.even`).
     """
     if traffic.recorded:
         canary, primary = _recorded(traffic.recorded)
         return primary, canary, canary
     edges = [_quantile(quantile) for quantile in THRESHOLDS]
     bad, primary = _slowed(traffic), _between([_above(edge, _unchanged) for edge in edges])
-    canary, good = (_between([_above(edge * tolerated, one) for edge in edges]) for one in (bad, _unchanged))
+    moved = [max(edge * tolerated, edge + 1000.0 * delay) for edge in edges]
+    canary, good = (_between([_above(edge, one) for edge in moved]) for one in (bad, _unchanged))
     return primary, canary, good
 
 

@@ -147,10 +147,13 @@ class World:
             cells[place + tallies.EPOCH] = epoch + 1
         return place
 
-    def drew(self, side, count=1, *, bad=0, seconds=0.01, tally=None):
-        """Count so many requests that a coin brought to a side, some of them bad, without telling control."""
+    def drew(self, side, count=1, *, bad=0, seconds=0.01, tally=None, new=None):
+        """Count so many requests that a coin brought to a side, some of them bad, without telling control.
+
+        `new` of them were drawn themselves, the others' clients before; None: all.
+        """
         cells, place = self.memory.region.cells, self.tally() if tally is None else tally
-        for cell, number in ((tallies.DRAWN, count), (tallies.FINISHED, count), (tallies.FAILED, bad)):
+        for cell, number in ((tallies.DRAWN, count if new is None else new), (tallies.FINISHED, count), (tallies.FAILED, bad)):
             cells[place + cell + side] += number
         cells[place + tallies.BAD + side] += bad
         cells[place + tallies.HISTOGRAM + side * stats.BUCKETS + stats.bucket(seconds)] += count

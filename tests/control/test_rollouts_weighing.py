@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from splitproxy.control.rollouts import views
+from splitproxy.control.rollouts import views, weighing
 from splitproxy.core import tallies
-from splitproxy.core.rollout.events import Verb
+from splitproxy.core.rollout.events import Reachable, Verb
 from splitproxy.core.tallies import CANARY, PRIMARY
 
 from .rollouts_world import Memory, World, rollout
@@ -263,5 +263,205 @@ def test_without_anything_to_compare_a_hard_limit_acts_alone(play):
         world.start_traffic()
         await world.until_phase("Failed")
         assert "hard limit" in world.one().state.reason
+
+    play(scene)
+
+
+def test_a_restart_of_the_whole_program_keeps_what_is_known(play, tmp_path):
+    async def scene(world):
+        one = await begun(world)
+        world.drew(PRIMARY, 50)
+        world.drew(CANARY, 5, bad=2)
+        world.tell(CANARY)
+        one.weighing._stand(one.clock.now())
+        before = one.weighing.standing
+        assert await one.keeping.saved()
+        fresh = Memory()
+        try:
+            world.memory = fresh
+            await world.restart()
+            await world.serve(world.served, start=True)
+            again = world.one().weighing
+            again.look()
+            again._stand(0.0)
+            assert again.standing.counts == before.counts, "alpha is for the rollout, not for the life of a process"
+            assert again.standing.log_e == pytest.approx(before.log_e, abs=0.01)
+            world.drew(PRIMARY, 9)
+            world.drew(CANARY, 9, bad=9)
+            world.tell(CANARY)
+            await world.until_phase("Failed")
+        finally:
+            fresh.close()
+
+    play(scene)
+
+
+def test_what_an_earlier_run_left_in_the_tallies_is_not_held_against_a_later_one(play):
+    async def scene(world):
+        one = await begun(world)
+        world.drew(PRIMARY, 50)
+        world.drew(CANARY, 9, bad=9)
+        world.tell(CANARY)
+        await world.until_phase("Failed")
+        other = rollout(**STEADY, revision="2")
+        await world.serve(world.candidate(other))
+        await world.until(lambda one: one.state.revision == "2" and one.state.weight == 2000)
+        compare = {"warmup": "0s", "tolerate": {"errors": 1.0, "latency": 1.0, "delay": "0s"}}
+        await world.serve(world.candidate(rollout(**STEADY, compare=compare)))
+        await world.until(lambda one: one.state.revision == "1" and one.state.weight == 2000)
+        one = world.one()
+        one.weighing.look()
+        one.weighing._stand(0.0)
+        assert one.weighing.standing.counts.bad_canary == 0
+        assert not one.weighing.standing.convicted
+
+    play(scene)
+
+
+def test_clients_known_by_a_header_are_compared_in_latency_too(play):
+    async def scene(world):
+        one = await begun(world)
+        for side, count in ((PRIMARY, 80), (CANARY, 20)):
+            world.drew(side, count, new=0)
+        world.tell(CANARY)
+        assert one.weighing.drawn, "the comparison can tell who is to blame"
+        assert one.weighing.view() is None or one.weighing.view()["counts"]["canary"] == 20
+        for client in range(30):
+            world.tell(CANARY, client=100 + client, what="slow", bits=0b111111, outcome="success")
+        await world.until_phase("Failed")
+        assert "slow" in one.state.reason or "latency" in one.weighing.standing.leading
+
+    play(scene)
+
+
+def test_a_hold_of_one_run_does_not_outlive_it(play):
+    metrics = [{"name": "request-success-rate", "hardRange": {"min": 80}, "minRequests": 5}]
+
+    async def scene(world):
+        one = await begun(world, metrics=metrics)
+        world.drew(CANARY, 2)
+        world.drew(PRIMARY, 8)
+        world.fails = {"v1": 1.0, "v2": 1.0}
+        world.start_traffic()
+        await world.until(lambda one: bool(one.state.held))
+        for _ in range(10):
+            world.drew(CANARY, 1, bad=1)
+        world.tell(CANARY)
+        await world.until_phase("Failed")
+        world.fails = {}
+        await one.act(Verb("retry", "a test"))
+        await world.until(lambda one: one.state.attempt == 2 and one.state.weight == 2000)
+        assert not one.limits.hold
+
+    play(scene)
+
+
+def test_a_conviction_that_was_not_decided_on_is_put_again_after_a_restart(play):
+    async def scene(world):
+        one = await begun(world)
+        one.put = lambda event: None  # the process dies before the event is decided on
+        world.drew(PRIMARY, 50)
+        world.drew(CANARY, 9, bad=9)
+        world.tell(CANARY)
+        assert one.weighing._evidence.convicted
+        assert await one.keeping.saved()
+        await world.restart(kill=True)
+        await world.serve(world.served, start=True)
+        await world.until_phase("Failed")
+
+    play(scene)
+
+
+def test_a_slow_request_that_is_moved_while_it_is_read_counts_once(play):
+    async def scene(world):
+        one = await begun(world)
+        world.primed()
+        one.weighing.aim()
+        place, cells = world.tally(), world.memory.region.cells
+        world.drew(PRIMARY, 10)
+        world.drew(CANARY, 10)
+        beyond = place + tallies.BEYOND + CANARY * len(tallies.QUANTILES)
+        for present in (1, 0, 1, 0, 1):
+            cells[beyond] = present
+            one.weighing._latency_at = -1.0
+            one.weighing.look()
+        assert one.weighing._evidence._slow[0][0] == 1
+
+    play(scene)
+
+
+def test_who_has_failed_is_remembered_however_many_clients_were_slow(play, monkeypatch):
+    monkeypatch.setattr(weighing, "_KEPT_CLIENTS", 10)
+
+    async def scene(world):
+        one = await begun(world, sessionAffinity={"cookieName": "release"})
+        world.drew(PRIMARY, 80)
+        world.drew(CANARY, 20)
+        for client in range(12):
+            world.tell(PRIMARY, client=100 + client, what="slow", bits=1, outcome="success")
+        world.tell(CANARY, client=7)
+        assert await one.keeping.saved()
+        await world.restart(kill=True)
+        await world.serve(world.served, start=True)
+        world.tell(CANARY, client=7)
+        assert world.one().weighing._evidence._counts.bad_canary == 1
+
+    play(scene)
+
+
+def test_results_of_no_epoch_of_the_run_are_no_examples(play):
+    async def scene(world):
+        one = await begun(world)
+        world.desk.heard([[world.key, world.epoch() + 99, "bad", CANARY, 0, "another-run", 500, "5xx", 0]])
+        assert not one.weighing.examples["canary"]
+
+    play(scene)
+
+
+def test_an_edit_of_what_is_tolerated_waits_for_the_next_run(play):
+    async def scene(world):
+        one = await begun(world)
+        world.drew(PRIMARY, 50)
+        world.drew(CANARY, 5, bad=1)
+        world.tell(CANARY)
+        before = one.weighing._evidence._errors.plain()
+        edited = {"alpha": 0.01, "warmup": "0s", "tolerate": {"errors": 3.0, "latency": 2.0, "delay": "1s"}}
+        await world.serve(world.candidate(rollout(**STEADY, compare=edited)))
+        one.put(Reachable(canary=False))
+        await world.until(lambda one: one.plan.terms.alpha == 0.01)
+        assert one.weighing.aims.tolerance == 1.0
+        assert one.weighing._evidence.terms.alpha == 0.01, "how sure it has to be is for those who run it to say"
+        assert one.weighing._evidence.terms.errors == 1.0
+        assert one.weighing._evidence._errors.plain()["held"] == before["held"]
+        assert sum("from the next run on" in text for text in world.texts()) == 1
+        await world.restart()
+        await world.serve(world.served, start=True)
+        assert world.one().weighing._evidence.terms.errors == 1.0
+        assert world.one().weighing.aims.tolerance == 1.0
+        await world.one().act(Verb("abort", "a test"))
+        await world.one().act(Verb("retry", "a test"))
+        assert world.one().weighing.aims.tolerance == 2.0
+
+    play(scene)
+
+
+def test_a_defect_in_one_rollout_does_not_stop_the_others(play, caplog):
+    async def scene(world):
+        world.listen("w1", "w2")
+        routes = [
+            {"name": name, "hostnames": [f"{name}.test"], "rules": [{"backendRefs": [{"name": primary}]}]}
+            for name, primary in (("shop", "v1"), ("other", "w1"))
+        ]
+        pair = rollout(**STEADY), rollout("other", primary="w1", canary="w2", **STEADY)
+        await world.serve(world.candidate(*pair, routes=routes))
+        await world.until(lambda _: all(one.state.weight == 2000 for one in world.desk.controllers.values()))
+        looked = asyncio.Event()
+
+        def broken():
+            raise ZeroDivisionError
+
+        world.one("shop").look, world.one("other").look = broken, looked.set
+        await asyncio.wait_for(looked.wait(), 5)
+        assert "shop" in caplog.text
 
     play(scene)

@@ -15,7 +15,7 @@ from splitproxy.simulation.rivals import RULES, Rule, Watcher  # noqa: E402
 from splitproxy.simulation.summary import columns, upper_bound  # noqa: E402
 from splitproxy.simulation.traffic import Traffic, chances, shares  # noqa: E402
 
-STRICT = Terms(errors=1.0, latency=1.0, warmup=0.0)
+STRICT = Terms(errors=1.0, latency=1.0, delay=0.0, warmup=0.0)
 HELD = Policy((Step(0.05, 10**9, 10**9, 3600, by_evidence=False),), STRICT)
 
 
@@ -114,18 +114,21 @@ class TestRivals:
 
 class TestTraffic:
     def test_latency_is_as_in_the_study(self):
-        primary, tail, good = shares(Traffic(kind="tail", size=2.0), 1.0)
+        primary, tail, good = shares(Traffic(kind="tail", size=2.0), 1.0, 0.0)
         exceeding = np.cumsum(tail[::-1])[::-1][1:]
         assert primary == pytest.approx([0.5, 0.25, 0.15, 0.05, 0.04, 0.009, 0.001], abs=1e-6)
         assert exceeding == pytest.approx([0.5, 0.25, 0.1, 0.082, 0.05, 0.023], abs=0.002)
         assert good == pytest.approx(primary)
-        _, slower, _ = shares(Traffic(kind="latency", size=1.1), 1.0)
+        _, slower, _ = shares(Traffic(kind="latency", size=1.1), 1.0, 0.0)
         wanted = [0.576, 0.314, 0.138, 0.073, 0.016, 0.0019]
         assert np.cumsum(slower[::-1])[::-1][1:] == pytest.approx(wanted, rel=0.03)
 
     def test_what_is_tolerated_makes_the_canary_look_faster(self):
-        primary, canary, _ = shares(Traffic(kind="latency", size=1.1), 1.1)
+        primary, canary, _ = shares(Traffic(kind="latency", size=1.1), 1.1, 0.0)
         assert canary == pytest.approx(primary)
+        _, canary, good = shares(Traffic(kind="latency", size=1.1), 1.0, 0.05)
+        assert canary[0] > 0.8 > primary[0], "50 ms more are tolerated of a median of 50 ms"
+        assert good[0] > canary[0]
 
     def test_errors_grow_and_come_on_top(self):
         traffic = Traffic(errors=0.001, drift=10.0, kind="errors", size=0.05, onset=5, seconds=10)

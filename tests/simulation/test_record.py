@@ -49,5 +49,5 @@ def test_rates_and_shares_are_the_recorded_ones():
     line = {**GOOD, "canary": {"requests": 10, "failed": 1, **above}, "primary": {"requests": 10, "failed": 2, **above}}
     traffic = Traffic(recorded=read([json.dumps(line)], "x"))
     assert chances(traffic, 7) == (20.0, 0.2, 0.1)
-    primary, canary, good = shares(traffic, 1.1)
+    primary, canary, good = shares(traffic, 1.1, 0.005)
     assert [*primary] == [*canary] == [*good] == pytest.approx([0.5, 0.2, 0.2, 0.0, 0.0, 0.1, 0.0])

@@ -2,6 +2,7 @@
 // solid line with a dot: colour only helps. What a picture shows is also said in its label.
 
 import { h, s } from "./dom.js";
+import { count, time } from "./words.js";
 
 const HEIGHT = 168;
 const LEFT = 46;
@@ -70,12 +71,9 @@ function nearest(points, at) {
   return best && Math.abs(best[0] - at) < GAP_SECONDS ? best : null;
 }
 
-const clocks = ["2-digit", undefined].map((second) => new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23" }));
-
 function timeTicks(begin, end, width, elapsed) {
-  const clock = clocks[end - begin < 240 ? 0 : 1];
   const steps = [5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200];
-  const format = (at) => (elapsed ? `${Math.round(at - begin)} s` : clock.format(at * 1000));
+  const format = (at) => (elapsed ? `${Math.round(at - begin)} s` : time(new Date(at * 1000), end - begin >= 240));
   const step = steps.find((one) => (end - begin) / one <= Math.max(2, (width - LEFT) / 110)) || 14400;
   const found = [];
   const first = elapsed ? begin : Math.ceil(begin / step) * step;
@@ -182,7 +180,7 @@ export function spread({ title, sides, bounds, width, format, note }) {
   const used = pairs.flatMap((side) => [...side.shares.keys()]);
   const edge = (place) => bounds[Math.min(Math.max(place * 2 - 1, 0), bounds.length - 1)];
   const totals = h("span", { class: "legend" }, pairs.map((side) =>
-    h("span", { class: "legend-side" }, swatch(side.role), h("span", { class: "legend-name" }, side.name), h("b", null, side.all.toLocaleString("en-GB")))));
+    h("span", { class: "legend-side" }, swatch(side.role), h("span", { class: "legend-name" }, side.name), h("b", null, count(side.all)))));
   if (!used.length) return figure(title, totals, h("p", { class: "empty plot" }, "No requests in the last minute."));
   const first = Math.min(...used) - 2;
   const last = Math.max(...used) + 3;

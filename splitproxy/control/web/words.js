@@ -1,22 +1,26 @@
 // How things are said: numbers, times, phases, and what a rollout does, why, and what comes next.
 
-const number = (digits) => new Intl.NumberFormat("en-GB", { maximumFractionDigits: digits });
-const N = [number(0), number(1), number(2), number(3)];
+// By hand: the browser's own formats take tens of milliseconds to set up.
+function plain(value, digits) {
+  const [whole, rest = ""] = value.toFixed(digits).split(".");
+  const part = rest.replace(/0+$/, "");
+  return whole.replace(/\B(?=(\d{3})+$)/g, ",") + (part && `.${part}`);
+}
 
 export const none = "–";
 const known = (value) => value !== null && value !== undefined;
-export const percent = (value, digits = 2) => (known(value) ? `${N[digits].format(value)}\u00a0%` : none);
-export const count = (value) => (known(value) ? N[0].format(value) : none);
+export const percent = (value, digits = 2) => (known(value) ? `${plain(value, digits)}\u00a0%` : none);
+export const count = (value) => (known(value) ? plain(value, 0) : none);
 
 /** A rate: requests a second. */
-export const rate = (value) => (known(value) ? `${N[value < 10 ? 1 : 0].format(value)}\u00a0req/s` : none);
+export const rate = (value) => (known(value) ? `${plain(value, value < 10 ? 1 : 0)}\u00a0req/s` : none);
 
 /** A duration in seconds, as a latency. */
 export function latency(seconds) {
   if (!known(seconds)) return none;
-  if (seconds >= 1) return `${N[2].format(seconds)}\u00a0s`;
+  if (seconds >= 1) return `${plain(seconds, 2)}\u00a0s`;
   const ms = seconds * 1000;
-  return `${N[ms < 10 ? 1 : 0].format(ms)}\u00a0ms`;
+  return `${plain(ms, ms < 10 ? 1 : 0)}\u00a0ms`;
 }
 
 /** A span of time for people. */
@@ -29,14 +33,16 @@ export function span(seconds) {
 }
 
 export const ago = (at, now = Date.now()) => `${span((now - new Date(at)) / 1000)} ago`;
-const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const DAY = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
+const two = (number) => String(number).padStart(2, "0");
+
+/** The time of day, to the second unless `brief`. */
+export const time = (date, brief = false) => `${two(date.getHours())}:${two(date.getMinutes())}${brief ? "" : `:${two(date.getSeconds())}`}`;
 
 /** The time of day, with the date where it is not today. */
 export function clock(at) {
   const date = new Date(at);
-  const today = date.toDateString() === new Date().toDateString();
-  return today ? CLOCK.format(date) : `${DAY.format(date)} ${CLOCK.format(date)}`;
+  if (date.toDateString() === new Date().toDateString()) return time(date);
+  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${time(date)}`;
 }
 
 /** Phase -> its icon, its tone and words for those who do not know Flagger's. */
