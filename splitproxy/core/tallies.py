@@ -106,12 +106,12 @@ def tolerated(word: int) -> tuple[float, float]:
 
 
 def key(rollout: str, epoch: int) -> Key:
-    """Return the key of the block that counts an epoch."""
+    """Return the key of the block that counts an epoch; `rollout` is the name, so that its runs share the blocks."""
     return (KIND, rollout, str(epoch % PLACES))
 
 
 def stamp(epoch: int, salt: int) -> int:
-    """Return what says whose a block is: a rollout that was away counts its epochs anew, a later run has another salt."""
+    """Return what says whose a block is; epochs alone begin anew when a rollout was away, but each run has its salt."""
     return (salt & (1 << _STAMP_AT) - 1) << _STAMP_AT | epoch + 1
 
 

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from splitproxy.core import stats, tallies
 from splitproxy.core.tallies import Coin, passed
@@ -85,7 +86,7 @@ class Book:
 class Tallied(Series):
     """The series of a backend that requests come to by a coin."""
 
-    __slots__ = ("_desk", "book", "coin", "drawn", "pools", "side", "sticky")
+    __slots__ = ("__weakref__", "_desk", "book", "coin", "drawn", "pools", "side", "sticky")
 
     def __init__(
         self, cells: stats.Cells, octets: memoryview, block: int, book: Book, coin: Coin, desk: "Tallies"
@@ -177,7 +178,8 @@ class Tallies:
     def __init__(self, service: "Service") -> None:
         self._service = service
         self._books: dict[str, Book] = {}
-        self._open_series: list[Tallied] = []
+        self._open_series: WeakSet[Tallied] = WeakSet()
+        """Those that may get requests, or have some in flight: what holds them otherwise."""
         self._news: list[News] = []
         self._telling = False
 
@@ -208,22 +210,18 @@ class Tallies:
         service, coin, live = self._service, backend.coin, rule.live
         assert coin is not None
         assert live is not None
-        place = service.region.block(tallies.key(coin.rollout, coin.epoch))
+        place = service.region.block(tallies.key(live.name, coin.epoch))
         if place == service.region.block(stats.OVERFLOW_KEY):
             return None
-        book = self._books.get(coin.rollout)
-        if book is None or book.coin.epoch != coin.epoch:
-            fresh = book is None or book.coin.salt != coin.salt
-            known = {} if fresh or book is None else book.known
-            book = self._books[coin.rollout] = Book(service.cells, place, coin, known)
-            self._open_series = [
-                one for one in self._open_series if one.active or one.book.coin.rollout != coin.rollout
-            ]
+        book = self._books.get(live.name)
+        if book is None or (book.coin.epoch, book.coin.salt) != (coin.epoch, coin.salt):
+            known = {} if book is None or book.coin.salt != coin.salt else book.known
+            book = self._books[live.name] = Book(service.cells, place, coin, known)
         backend.pool = service.upstream(backend.upstream)
         series: Tallied = service.tallied(backend.key, book, coin)
         series.pools = tuple(service.upstream(side.upstream) for side in live.pair(swapped=False))
         backend.series = series
-        self._open_series.append(series)
+        self._open_series.add(series)
         return series
 
     def look(self) -> None:

@@ -140,11 +140,12 @@ class World:
     def tally(self):
         """Return the first cell of the tally of the present epoch, as a worker begins it."""
         cells, epoch = self.memory.region.cells, self.epoch()
-        place = self.memory.region.block(tallies.key(self.key, epoch))
-        if cells[place + tallies.EPOCH] != epoch + 1:
+        place = self.memory.region.block(tallies.key(self.served.releases["rollouts"][0]["name"], epoch))
+        stamp = tallies.stamp(epoch, self.salt)
+        if cells[place + tallies.EPOCH] != stamp:
             for cell in range(tallies.END):
                 cells[place + cell] = 0
-            cells[place + tallies.EPOCH] = epoch + 1
+            cells[place + tallies.EPOCH] = stamp
         return place
 
     def drew(self, side, count=1, *, bad=0, seconds=0.01, tally=None, new=None):
@@ -153,7 +154,11 @@ class World:
         `new` of them were drawn themselves, the others' clients before; None: all.
         """
         cells, place = self.memory.region.cells, self.tally() if tally is None else tally
-        for cell, number in ((tallies.DRAWN, count if new is None else new), (tallies.FINISHED, count), (tallies.FAILED, bad)):
+        for cell, number in (
+            (tallies.DRAWN, count if new is None else new),
+            (tallies.FINISHED, count),
+            (tallies.FAILED, bad),
+        ):
             cells[place + cell + side] += number
         cells[place + tallies.BAD + side] += bad
         cells[place + tallies.HISTOGRAM + side * stats.BUCKETS + stats.bucket(seconds)] += count

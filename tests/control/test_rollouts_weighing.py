@@ -380,6 +380,7 @@ def test_a_slow_request_that_is_moved_while_it_is_read_counts_once(play):
         place, cells = world.tally(), world.memory.region.cells
         world.drew(PRIMARY, 10)
         world.drew(CANARY, 10)
+        world.signals.refresh()
         beyond = place + tallies.BEYOND + CANARY * len(tallies.QUANTILES)
         for present in (1, 0, 1, 0, 1):
             cells[beyond] = present

@@ -7,6 +7,7 @@ import pytest
 from splitproxy.core import live, stats, tallies
 from splitproxy.core.live import Area, Traffic
 from splitproxy.core.tallies import CANARY, PRIMARY, Aims
+from splitproxy.proxy import tallying
 
 BOUNDS = {"maxBodyBytes": 1 << 20, "maxInFlight": 64, "timeout": 5.0, "allMethods": False}
 AFFINITY = {
@@ -26,6 +27,9 @@ SLOW = stats.bucket(0.05)
 AT_50_MS = (SLOW,) * 6
 
 
+BOTH = {**AFFINITY, "primaryCookieName": "steady"}
+
+
 def owned(*, failover=False, **more):
     """Return a rule whose primary is `a` and whose canary is `b`."""
     owner = {"name": "shop", "live": "key", "primary": "a", "canary": "b", "cohorts": [], "affinity": None}
@@ -42,7 +46,7 @@ class Control:
         rig.area = self.area = Area(memoryview(bytearray(live.LIVE_BYTES)).cast("Q"))
         self.slot = self.area.slot("key", take=True)
         self.area.write_salt(self.slot, 1)
-        self.epoch, self.told, self.news = 0, [], asyncio.Event()
+        self.epoch, self.told, self.news, self.there = 0, [], asyncio.Event(), True
 
     def put(self, weight, thresholds=(), tolerance=1.0, delay=0.0):
         self.epoch += 1
@@ -53,13 +57,15 @@ class Control:
 
     def report(self, message):
         assert message["type"] == "results"
-        self.told += message["results"]
-        self.news.set()
+        if self.there:
+            self.told += message["results"]
+            self.news.set()
+        return self.there
 
     def cells(self, epoch=0):
         self.rig.service.write_signals()
         region = self.rig.service.region
-        place = region.block(tallies.key("key", epoch or self.epoch))
+        place = region.block(tallies.key("shop", epoch or self.epoch))
         return region.cells[place : place + tallies.END].tolist()
 
     def pair(self, cell, epoch=0):
@@ -125,7 +131,7 @@ async def test_a_failure_is_told_at_once_and_charged_to_the_first_side(rig, cont
     for key, epoch, what, side, client, request, status, outcome, bits in control.told:
         assert (key, epoch, what, side, client, outcome, bits) == ("key", control.epoch, "bad", CANARY, 0, "5xx", 0)
         assert request
-        assert status == 500 or failover
+        assert status == 500, "what the first side said, whatever the client got"
 
 
 async def test_a_side_that_cannot_be_used_makes_the_draw_no_fair_one(rig, control):
@@ -248,3 +254,80 @@ async def test_a_result_that_comes_too_late_for_its_epoch_is_dropped(rig, contro
     await rig.until(lambda: sum(rig.codes().values()) == 3)
     assert sum(control.pair(tallies.BAD)) == 2
     assert control.cells()[tallies.DROPPED] >= 1
+
+
+async def test_a_client_that_a_larger_share_moves_is_no_new_one(rig, control):
+    await rig.serve(await rig.endpoint(), await rig.endpoint(), rules=owned(affinity=BOTH))
+    control.put(HALF)
+    await ask(rig, 20)
+    assert sum(control.pair(tallies.DRAWN)) == 20
+    control.put(9_900)
+    client = await rig.client()
+    moved = 0
+    for number in range(20):
+        answer = await client.ask(cookie=f"steady={number << 64:032x}.{1:016x}")
+        moved += b"Set-Cookie: release=" in answer.raw
+    client.close()
+    assert moved, "it gets the cookie of its new side"
+    assert control.pair(tallies.DRAWN) == (0, 0), "its coin was thrown long ago"
+
+
+async def test_what_a_run_before_has_counted_is_not_taken_for_the_next_one(rig, control):
+    await rig.serve(await rig.endpoint(), await rig.endpoint(BAD), rules=owned())
+    control.put(HALF)
+    await ask(rig, 20)
+    before = control.cells()
+    assert sum(before[tallies.BAD : tallies.BAD + 2])
+    control.area.write(control.slot, 0)
+    control.area.write_salt(control.slot, 2)
+    control.epoch = 0  # the rollout was away, and its slot with it
+    await ask(rig, 1)
+    control.put(HALF)
+    await ask(rig, 6)
+    assert sum(control.pair(tallies.DRAWN)) == 6
+    assert control.cells()[tallies.EPOCH] == tallies.stamp(1, 2) != before[tallies.EPOCH]
+
+
+async def test_a_clients_failure_is_told_when_control_is_there_again(rig, control):
+    await rig.serve(await rig.endpoint(BAD), await rig.endpoint(BAD), rules=owned(affinity=AFFINITY))
+    control.put(HALF)
+    control.there = False
+    await ask(rig, 3, cookie=f"release={7:032x}.{1:016x}")
+    assert control.told == []
+    control.there = True
+    await asyncio.wait_for(control.news.wait(), 5)
+    await ask(rig, 3, cookie=f"release={7:032x}.{1:016x}")
+    assert len(control.told) == 1
+
+
+async def test_clients_beyond_what_is_told_at_once_are_told_later(rig, control, monkeypatch):
+    monkeypatch.setattr(tallying, "_BATCH", 1)
+    await rig.serve(await rig.endpoint(BAD), await rig.endpoint(BAD), rules=owned(affinity=AFFINITY))
+    control.put(HALF)
+    control.there = False
+    for number in range(2):
+        await ask(rig, 1, cookie=f"release={number:032x}.{1:016x}")
+    control.there = True
+    await asyncio.wait_for(control.news.wait(), 5)
+    await ask(rig, 1, cookie=f"release={1:032x}.{1:016x}")
+    await rig.until(lambda: len(control.told) == 2)
+    assert len({told[4] for told in control.told}) == 2
+
+
+async def test_a_further_revision_takes_the_blocks_of_the_one_before(rig, control):
+    await rig.serve(await rig.endpoint(), await rig.endpoint(), rules=owned())
+    for _ in range(tallies.PLACES):
+        control.put(HALF)
+        await ask(rig, 1)
+    used = rig.service.cells[stats.USED]
+    slot = control.area.slot("another", take=True)
+    control.area.write_salt(slot, 2)
+    control.area.write(slot, live.encode(Traffic(HALF), 3))
+    await rig.serve(await rig.endpoint(), await rig.endpoint(), rules=owned(live="another"))
+    await ask(rig, 4)
+    place = rig.service.region.block(tallies.key("shop", 3))
+    rig.service.write_signals()
+    assert rig.service.cells[place + tallies.EPOCH] == tallies.stamp(3, 2)
+    assert sum(rig.service.cells[place + tallies.DRAWN : place + tallies.DRAWN + 2]) == 4
+    region = rig.service.region
+    assert [key for key, _ in stats.directory(region.cells, used) if key[0] == tallies.KIND] == []

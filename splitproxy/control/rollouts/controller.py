@@ -96,7 +96,7 @@ class Controller:
         """The file's revision that waits for the primary, though no run is under way."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self.measuring = Measuring(parts.signals, parts.monotonic, self.rollout, facts.keys, facts.templates)
-        self.weighing = Weighing(self, evidence.get("weighing") if evidence.get("counters") == parts.counters else None)
+        self.weighing = Weighing(self, evidence)
         self.copies = Copies(self, evidence)
         self.limits = Limits(self)
         self.telling = Telling(self)
@@ -176,6 +176,7 @@ class Controller:
         """Weigh what was counted up to now, compare it with the hard limits, and keep a mark for later windows."""
         state = self.state  # of a dry run too: there may be copies, or requests that are forced
         if not self.active or not (state.weight or state.mirror or state.cohorts or state.handed_back):
+            self.limits.forget()
             return
         now = self.clock.now()
         self.measuring.note(self.plan, now)
@@ -365,6 +366,8 @@ class Controller:
         self._taken(outcome.plan)
         self.weighing.decided(before, self.state)
         self.copies.decided(before, self.state)
+        if self.state.attempt != before.attempt:
+            self.limits.forget()
         self.put_in_force()
         if self.state.attempt != before.attempt:
             self.started_at, self.verdicts = iso(wall()), []

@@ -11,6 +11,7 @@ import logging
 import mmap
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -261,10 +262,7 @@ class Desk:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
-            try:
-                self._look()
-            except Exception:
-                log.exception("looking at the hard limits fails")
+            self._look()
 
     def heard(self, results: list[list[Any]]) -> None:
         """Let rollouts weigh what a worker tells of their requests."""
@@ -275,7 +273,7 @@ class Desk:
             own = [result for plain in controller.served for result in found.get(plain["liveKey"], ())]
             if own and controller.started:
                 self._signals.refresh()
-                controller.weighing.heard(own)
+                _guarded(controller, partial(controller.weighing.heard, own))
 
     def paired(self, message: Mapping[str, Any]) -> None:
         """Let a rollout weigh what a worker tells of copies."""
@@ -288,7 +286,7 @@ class Desk:
         if running:
             self._signals.refresh()
         for controller in running:
-            controller.look()
+            _guarded(controller, controller.look)
 
     def _later(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -306,6 +304,14 @@ class Desk:
             (one.served[0], one.traffic_for(one.served[0])) for one in list(self.controllers.values()) if one.served
         ]
         return views.live_shares(shares, running)
+
+
+def _guarded(controller: Controller, work: Callable[[], None]) -> None:
+    """Do something for one rollout; a defect there is nobody else's."""
+    try:
+        work()
+    except Exception:
+        log.exception("rollout %s: weighing what was counted fails", controller.plan.name)
 
 
 def _templates(releases: Mapping[str, Any]) -> dict[str, Template]:

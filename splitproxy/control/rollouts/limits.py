@@ -53,6 +53,10 @@ class Limits:
             self._said = f"{blame}:{found.verdict.metric}"
             one.put(found._replace(blame=blame))
 
+    def forget(self) -> None:
+        """Hold no more: the canary has nothing, or another run begins."""
+        self.hold = self._said = ""
+
     def decided(self) -> None:
         """The run's end by a limit was decided on."""
         self._told = False

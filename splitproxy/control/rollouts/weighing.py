@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from splitproxy.control.rollouts import weights
 from splitproxy.core import tallies
 from splitproxy.core.analysis import FAIL, INCONCLUSIVE, PASS, Verdict
-from splitproxy.core.evidence import Batch, Evidence
+from splitproxy.core.evidence import Batch, Evidence, Terms
 from splitproxy.core.live import EVERYTHING, Traffic
 from splitproxy.core.rollout.events import Alert, Convicted
 from splitproxy.core.rollout.state import State
@@ -41,28 +41,40 @@ _CURVE: Final = 600
 _MOST_CLIENTS: Final = 200_000
 """Clients that are counted once; what more of them do is left out."""
 _KEPT_CLIENTS: Final = 5_000
-"""Clients that a restart remembers; with more, clients' latency is left out from then on."""
+"""Clients that a restart remembers; of more, it remembers those that failed, and leaves clients' latency out."""
+_KEPT_FAILED: Final = 20_000
+"""Of clients that failed a restart remembers the last ones."""
 
 _LARGEST: Final = 700.0
 """The largest logarithm whose number is written out."""
 
+_TOLERATED: Final = ("errors", "latency", "delay")
+_FIXED: Final = (*_TOLERATED, "horizon")
+"""The terms that a run keeps."""
+
 Place = tuple[str, int]
 """A rollout's key in shared memory and an epoch."""
+
+
+_Slow = tuple[list[tuple[int, int]], ...]
+"""Of both sides, for each threshold: how many requests were beyond it, and how many below."""
 
 
 class _Seen(NamedTuple):
     """What was taken of one worker's tally."""
 
     head: list[int]
-    slow: tuple[list[tuple[int, int]], ...]
-    """Of both sides, for each threshold: beyond it, below it."""
+    slow: _Slow
 
 
 class Weighing:
     """Gathers the evidence of one rollout's runs."""
 
-    def __init__(self, controller: Controller, saved: Mapping[str, Any] | None) -> None:
+    def __init__(self, controller: Controller, saved: Mapping[str, Any]) -> None:
+        """`saved` is all that was saved of the rollout beside its state."""
         self._controller = controller
+        self._kept = controller.plan.terms
+        """Of when the run began: what its bets are about, which an edit of the file cannot change."""
         self.thresholds: tuple[int, ...] = ()
         """In force, or to be put in force with the next epoch."""
         self.standing: Standing | None = None
@@ -85,15 +97,15 @@ class Weighing:
         self._drawn: set[int] = set()
         """Sides that have had requests which were drawn."""
         self._reset()
-        if saved:
-            self._restore(saved)
+        if saved.get("weighing"):
+            self._restore(saved["weighing"], counted=saved.get("counters") == controller.parts.counters)
 
     # --- its life ----------------------------------------------------------------------------------------------------
     def _reset(self) -> None:
         """Begin a run: nothing that was counted before it counts."""
-        state = self._controller.state
-        self._evidence = Evidence(self._controller.plan.terms)
-        self._enter(state)
+        self._kept = self._controller.plan.terms
+        self._evidence = Evidence(self._kept)
+        self._enter(self._controller.state)
         self._epochs, self._seen, self._clients = {}, {}, {}
         self._forgetful, self._said, self._drawn = False, set(), set()
         self.examples = {"canary": deque(maxlen=_EXAMPLES), "primary": deque(maxlen=_EXAMPLES)}
@@ -104,8 +116,24 @@ class Weighing:
         """Follow the rollout: a run begins with nothing, a stage with a gate of its own."""
         if after.attempt != before.attempt:
             self._reset()
-        elif after.stage_since != before.stage_since:
+            return
+        self._keep_terms()
+        if after.stage_since != before.stage_since:
             self._enter(after)
+
+    @property
+    def terms(self) -> Terms:
+        """The plan's terms, with what is tolerated as it was when the run began."""
+        return self._controller.plan.terms._replace(**{name: getattr(self._kept, name) for name in _FIXED})
+
+    def _keep_terms(self) -> None:
+        """Go by edited terms, save for those that the bets were made on: another null would need other bets."""
+        self._evidence.terms = self.terms
+        planned = self._controller.plan.terms
+        edited = any(getattr(planned, name) != getattr(self._kept, name) for name in _TOLERATED)
+        if edited and "tolerate" not in self._said:
+            self._said.add("tolerate")
+            self._controller.telling.note("analysis.compare.tolerate was edited: it counts from the next run on")
 
     def _enter(self, state: State) -> None:
         least = next(
@@ -118,6 +146,8 @@ class Weighing:
         """Take notice of the epoch that a write began, or that goes on."""
         if place in self._epochs or not 0 < traffic.weight < EVERYTHING or traffic.swapped:
             return
+        for old in [one for one in self._epochs if (one[1] - place[1]) % tallies.PLACES == 0]:
+            del self._epochs[old]  # the new one has its block
         self._epochs[place] = (traffic.weight / EVERYTHING, self.thresholds)
         for old in list(self._epochs)[: -tallies.PLACES]:
             del self._epochs[old]
@@ -137,8 +167,7 @@ class Weighing:
     @property
     def aims(self) -> Aims:
         """What workers are to measure latency against."""
-        terms = self._controller.plan.terms
-        return Aims(self.thresholds, terms.latency, terms.delay)
+        return Aims(self.thresholds, self._kept.latency, self._kept.delay)
 
     # --- what was counted --------------------------------------------------------------------------------------------
     def look(self) -> None:
@@ -166,11 +195,13 @@ class Weighing:
         if not self.on:
             return
         for key, epoch, what, side, client, request, status, outcome, bits in results:
+            if (key, epoch) not in self._epochs:  # of an earlier run, or too late
+                continue
             if what == "bad":
                 name = ("canary", "primary")[side]
                 example = {"requestId": request, "status": status or None, "outcome": outcome}
                 self.examples[name].append({**example, "at": round(self._controller.clock.now(), 3)})
-            if client and (key, epoch) in self._epochs:
+            if client:
                 self._client(self._epochs[key, epoch][0], side, client, 1 if what == "bad" else bits << 1)
         self.look()
 
@@ -198,11 +229,12 @@ class Weighing:
 
     def _take(self, place: Place, weight: float, thresholds: tuple[int, ...], *, latency: bool) -> None:
         """Weigh what one epoch's tallies have gained."""
-        signals = self._controller.parts.signals
-        histograms = latency and bool(thresholds)
-        found = signals.tally(tallies.key(*place), tallies.END if histograms else tallies.HEAD)
+        one, histograms = self._controller, latency and bool(thresholds)
+        block = tallies.key(one.plan.name, place[1])
+        found = one.parts.signals.tally(block, tallies.END if histograms else tallies.HEAD)
+        stamp = tallies.stamp(place[1], one.salt())
         for slot, cells in found:
-            if cells[tallies.EPOCH] != place[1] + 1:
+            if cells[tallies.EPOCH] != stamp:
                 continue
             seen = self._seen.get((slot, place)) or _Seen([0] * tallies.HEAD, ())
             head = cells[: tallies.HEAD]
@@ -210,18 +242,20 @@ class Weighing:
                 self._weigh_head(weight, list(map(sub, head, seen.head)))
             slow = seen.slow
             if histograms:
-                slow = tuple(tallies.slow(cells, side, thresholds) for side in (CANARY, PRIMARY))
+                slow = _most(seen.slow, tuple(tallies.slow(cells, side, thresholds) for side in (CANARY, PRIMARY)))
                 self._weigh_slow(weight, seen.slow, slow)
             self._seen[slot, place] = _Seen(head, slow)
 
     def _weigh_head(self, weight: float, gained: list[int]) -> None:
         drawn = gained[tallies.DRAWN : tallies.DRAWN + 2]
-        if any(drawn):
+        finished = gained[tallies.FINISHED : tallies.FINISHED + 2]
+        if any(drawn) or any(finished):
             if self._begun < 0:
                 self._begun = self._controller.clock.now()
-            self._drawn |= {side for side in (CANARY, PRIMARY) if drawn[side]}
+            # Of clients that no cookie of ours makes known nobody knows which are new: they only finish requests.
+            self._drawn |= {side for side in (CANARY, PRIMARY) if drawn[side] or finished[side]}
+        if any(drawn):
             self._evidence.routed(weight, *drawn)
-        finished = gained[tallies.FINISHED : tallies.FINISHED + 2]
         failed = gained[tallies.FAILED : tallies.FAILED + 2]
         bad = gained[tallies.BAD : tallies.BAD + 2]
         if any(finished) or any(bad):
@@ -229,12 +263,10 @@ class Weighing:
             counted = Batch(weight, canary, primary, bad[CANARY], bad[PRIMARY])
             self._evidence.add(counted._replace(failed_canary=failed[0], failed_primary=failed[1]))
 
-    def _weigh_slow(
-        self, weight: float, before: tuple[list[tuple[int, int]], ...], now: tuple[list[tuple[int, int]], ...]
-    ) -> None:
+    def _weigh_slow(self, weight: float, before: _Slow, now: _Slow) -> None:
         nothing = [(0, 0)] * len(tallies.QUANTILES)
         canary, primary = (
-            [(max(0, a - c), max(0, b - d)) for (a, b), (c, d) in zip(new, old, strict=True)]
+            [(a - c, b - d) for (a, b), (c, d) in zip(new, old, strict=True)]
             for new, old in zip(now, before or (nothing, nothing), strict=True)
         )
         slow = tuple((*one, *other) for one, other in zip(canary, primary, strict=True))
@@ -287,7 +319,7 @@ class Weighing:
         standing = self.standing
         if standing is None or not self._drawn:
             return None
-        counts, alpha = standing.counts, self._controller.plan.terms.alpha
+        counts, alpha = standing.counts, self.terms.alpha
         outcome = FAIL if standing.convicted else PASS if standing.gate.passed else INCONCLUSIVE
         value, most = exp(min(standing.log_e, _LARGEST)), 1.0 / alpha
         seconds = round(self._controller.clock.now() - max(self._begun, 0.0), 3)
@@ -295,7 +327,7 @@ class Weighing:
 
     def numbers(self, standing: Standing) -> dict[str, Any]:
         """Return the numbers behind a standing, for JSON."""
-        return weights.numbers(standing, self._controller.plan.terms, self.examples)
+        return weights.numbers(standing, self.terms, self.examples)
 
     def view(self) -> dict[str, Any] | None:
         """Return all there is to see of the comparison; None: nothing was compared in this run."""
@@ -306,33 +338,51 @@ class Weighing:
     # --- across a restart --------------------------------------------------------------------------------------------
     def saved(self) -> dict[str, Any] | None:
         """Return what a restart goes on with: evidence, and what of the tallies is in it already."""
-        if not self._epochs:
+        if not self._epochs and self.standing is None:
             return None
-        known = self._clients if len(self._clients) <= _KEPT_CLIENTS else None
+        known = list(self._clients.items())
+        forgetful = self._forgetful or len(known) > _KEPT_CLIENTS
+        if len(known) > _KEPT_CLIENTS:
+            known = [(client, bits & 1) for client, bits in known if bits & 1][-_KEPT_FAILED:]
         return {
+            "kept": {name: getattr(self._kept, name) for name in _FIXED},
             "evidence": self._evidence.plain(),
             "epochs": [[*place, *self._epochs[place]] for place in self._epochs],
             "seen": [[slot, *place, seen.head, seen.slow] for (slot, place), seen in self._seen.items()],
-            "clients": None if known is None else [[client, bits] for client, bits in known.items()],
-            "forgetful": self._forgetful,
+            "clients": known,
+            "forgetful": forgetful,
             "examples": {side: list(some) for side, some in self.examples.items()},
             "curve": self.curve,
             "thresholds": self.thresholds,
             "begun": self._begun,
-            "said": sorted(self._said),
+            "said": sorted(self._said - {"convicted"}),  # what follows may not have been saved with it
             "drawn": sorted(self._drawn),
         }
 
-    def _restore(self, saved: Mapping[str, Any]) -> None:
+    def _restore(self, saved: Mapping[str, Any], *, counted: bool) -> None:
+        """Take up what was saved; `counted`: by workers whose tallies are still there."""
+        self._kept = self._kept._replace(**saved["kept"])
+        self._evidence = Evidence(self.terms)
         self._evidence.restore(saved["evidence"])
-        self._epochs = {(key, epoch): (weight, tuple(some)) for key, epoch, weight, some in saved["epochs"]}
-        for slot, key, epoch, head, slow in saved["seen"]:
-            self._seen[slot, (key, epoch)] = _Seen(head, tuple([(a, b) for a, b in side] for side in slow))
-        self._forgetful = saved["forgetful"] or saved["clients"] is None
-        self._clients = dict(saved["clients"] or ())
+        if counted:
+            self._epochs = {(key, epoch): (weight, tuple(some)) for key, epoch, weight, some in saved["epochs"]}
+            for slot, key, epoch, head, slow in saved["seen"]:
+                self._seen[slot, (key, epoch)] = _Seen(head, tuple([(a, b) for a, b in side] for side in slow))
+        self._forgetful = saved["forgetful"]
+        self._clients = dict(saved["clients"])
         for side, some in saved["examples"].items():
             self.examples[side].extend(some)
         self.curve = [(at, value) for at, value in saved["curve"]]
         self.thresholds = tuple(saved["thresholds"])
         self._begun, self._said, self._drawn = saved["begun"], set(saved["said"]), set(saved["drawn"])
         self.standing = self._evidence.standing()
+
+
+def _most(before: _Slow, now: _Slow) -> _Slow:
+    """Return the larger of both counts: a request that a worker was moving when it was read is missing for a moment."""
+    if not before:
+        return now
+    return tuple(
+        [(max(a, c), max(b, d)) for (a, b), (c, d) in zip(old, new, strict=True)]
+        for old, new in zip(before, now, strict=True)
+    )
