@@ -53,7 +53,7 @@ async def worker(rounds: int) -> float:
     desk = Tallies(service)
     service.tallied = lambda key, book, coin: _tallied(region, octets, place, book, coin, desk)
     sides = tuple(Backend(("shop", "0"), name, role, 1) for name, role in (("v2", "canary"), ("v1", "primary")))
-    rule: Any = SimpleNamespace(live=SimpleNamespace(pair=lambda *, swapped: sides))
+    rule: Any = SimpleNamespace(live=SimpleNamespace(name="shop", pair=lambda *, swapped: sides))
     exchange: Any = SimpleNamespace(issued=b"", started=1.0)
     buckets = tuple(range(40, 100, 10))
     drawn = sides[0].drawn(Coin("shop", 1, 0, tallies.CANARY, False, buckets, 1 / 1.1, 0.005))

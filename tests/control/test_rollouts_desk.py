@@ -189,7 +189,7 @@ def test_a_slow_disk_does_not_hold_a_rollback_up(play, tmp_path):
         assert (world.traffic(), promoting.done()) == (Traffic(2000), False)
         assert (await one.act(Verb("abort", "me"))) is None
         assert (world.traffic(), one.state.phase) == (Traffic(), "Failed")
-        with pytest.raises(Unsaved, match="the disk does not answer"):
+        with pytest.raises(Unsaved, match="a rollback comes first"):
             await promoting
         other.execute("ROLLBACK")
         other.close()

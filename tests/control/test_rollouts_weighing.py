@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from splitproxy.control.rollouts import views, weighing
+from splitproxy.control.rollouts.items import Unsaved
 from splitproxy.core import tallies
 from splitproxy.core.rollout.events import Reachable, Verb
 from splitproxy.core.tallies import CANARY, PRIMARY
@@ -464,5 +465,68 @@ def test_a_defect_in_one_rollout_does_not_stop_the_others(play, caplog):
         world.one("shop").look, world.one("other").look = broken, looked.set
         await asyncio.wait_for(looked.wait(), 5)
         assert "shop" in caplog.text
+
+    play(scene)
+
+
+def test_a_conviction_that_overtakes_a_step_is_no_trouble_with_the_disk(play):
+    async def scene(world):
+        one = await begun(world)
+        sent, saving, answers, save = [], asyncio.Event(), asyncio.Event(), one.keeping._store.save
+        one.parts.news.send = lambda plain, alert, context: sent.append(alert.text)
+
+        async def save_later(row, entries):
+            saving.set()
+            await answers.wait()
+            await save(row, entries)
+
+        one.keeping._store.save = save_later
+        step = asyncio.create_task(one.act(Verb("promote", "a test")))
+        await saving.wait()
+        world.drew(PRIMARY, 50)
+        world.drew(CANARY, 9, bad=9)
+        world.tell(CANARY)
+        with pytest.raises(Unsaved, match="a rollback comes first"):
+            await step
+        answers.set()
+        await world.until_phase("Failed")
+        assert world.traffic().weight == 0
+        assert not any("cannot be saved" in text for text in sent)
+
+    play(scene)
+
+
+def test_what_comes_after_a_conviction_does_not_change_its_words(play):
+    async def scene(world):
+        one = await begun(world)
+        sent = []
+        one.parts.news.send = lambda plain, alert, context: sent.append((alert, context))
+        world.drew(PRIMARY, 50)
+        for _ in range(3):  # two workers tell in the same moment
+            world.drew(CANARY, 6, bad=6)
+            world.tell(CANARY)
+        await world.until_phase("Failed")
+        ((alert, context),) = [(alert, context) for alert, context in sent if alert.key == "rolled-back"]
+        assert context["evidence"]["sentence"] in alert.text
+        assert "6 of its 6 requests" in alert.text or "6 of 6" in alert.text
+
+    play(scene)
+
+
+def test_a_conviction_while_nothing_is_sent_counts_when_something_is(play):
+    async def scene(world):
+        one = await begun(world)
+        world.drew(PRIMARY, 50)
+        world.drew(CANARY, 9)
+        world.tell(CANARY)
+        await one.act(Verb("pause", "a test"))
+        assert await one.act(Verb("set-weight", "a test", weight=0)) is None
+        world.drew(CANARY, 0, bad=9, tally=world.memory.region.block(tallies.key("shop", 1)))
+        world.desk.heard([[world.key, 1, "bad", CANARY, 0, "request-1", 500, "5xx", 0]])
+        await one.keeping.saved()
+        assert one.weighing._evidence.convicted
+        assert one.state.phase == "Paused"
+        await one.act(Verb("set-weight", "a test", weight=1000))
+        await world.until_phase("Failed")
 
     play(scene)

@@ -60,3 +60,11 @@ def test_epochs_take_turns():
     keys = [tallies.key("shop", epoch) for epoch in range(20)]
     assert len(set(keys)) == tallies.PLACES
     assert keys[0] == keys[tallies.PLACES]
+
+
+def test_a_stamp_tells_epochs_and_runs_apart():
+    last = (1 << 28) - 1
+    stamps = {tallies.stamp(epoch, salt) for epoch in (0, 1, 8, last) for salt in (0, 1, 7, (1 << 64) - 1)}
+    assert len(stamps) == 16
+    assert min(stamps) > 0, "0 is a block that nobody has used"
+    assert max(stamps) < 1 << 64

@@ -265,19 +265,18 @@ class TestScenarios:
         assert told["failed"] == 0
 
     @pytest.mark.parametrize(
-        ("scenario", "metric"),
+        ("scenario", "why"),
         [
-            ("slow", "request-duration"),
-            ("crash", "request-success-rate"),
-            ("flapping", "request-success-rate"),
+            ("slow", "request-duration|slower on the canary"),
+            ("crash", "errors on the canary"),
+            ("flapping", "on the canary"),
         ],
     )
-    def test_a_bad_canary_is_rolled_back_with_the_reason(self, demo, scenario, metric):
+    def test_a_bad_canary_is_rolled_back_with_the_reason(self, demo, scenario, why):
         told = self.ended(demo, "--scenario", scenario, "--hold", "1")
         assert told["rollout"]["phase"] == "Failed"
         assert told["rollout"]["canaryWeight"] == 0
-        assert metric in told["rollout"]["reason"]
-        assert told["rollout"]["failedChecks"] == 4
+        assert re.search(why, told["rollout"]["reason"])
         assert told["seconds"] < 30
 
     def test_lines_tell_what_happens_and_why(self, demo):
@@ -285,7 +284,7 @@ class TestScenarios:
         code, out, _ = running.ended()
         assert code == 0, out
         assert re.search(r"\n +phase: .*Progressing", out)
-        assert re.search(r"\nshop: Failed, all to v1, .*\n.*request-success-rate", out)
+        assert re.search(r"\nshop: Failed, all to v1, .*\n(.*\n)*.*on the canary", out)
         assert "Everything held." in out
 
     def test_a_duration_of_the_users_own_may_end_before_the_rollout(self, demo):

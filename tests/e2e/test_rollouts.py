@@ -245,7 +245,8 @@ def test_an_updated_primary_that_fails_gives_the_traffic_back_to_the_canary(
 def test_a_bad_canary_is_rolled_back_with_its_reason_and_tried_again_when_asked(
     base, running, clients, services, receiver, tmp_path
 ):
-    analysis = {"stepWeight": 20, "maxWeight": 40, "alerts": [{"name": "team", "providerRef": {"name": "team"}}]}
+    alerts = [{"name": "team", "providerRef": {"name": "team"}}]
+    analysis = {"stepWeight": 20, "maxWeight": 40, "compare": False, "alerts": alerts}  # by its checks alone
     provider = {"name": "team", "type": "webhook", "address": f"http://{receiver.address}/news"}
     services[1].status = 503
     proxy = running({**base, "alertProviders": [provider], "rollouts": [release(analysis)]}, tmp_path)
@@ -291,7 +292,8 @@ def test_a_client_stays_with_its_version_until_a_rollback_lets_it_go(base, runni
 
 def test_a_hard_limit_ends_it_between_checks(base, running, clients, services, tmp_path):
     metric = {**SUCCESS, "hardRange": {"min": 50}}
-    analysis = {"interval": "1h", "metrics": [metric], "steps": [{"setWeight": 50, "interval": "1h"}]}
+    steps = [{"setWeight": 50, "interval": "1h"}]
+    analysis = {"interval": "1h", "metrics": [metric], "steps": steps, "compare": False}
     proxy = running({**base, "rollouts": [release(analysis)]}, tmp_path)
     clients(proxy)
     proxy.until("shop", lambda rollout: rollout["canaryWeight"] == 50)

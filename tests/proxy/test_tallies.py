@@ -134,11 +134,13 @@ async def test_a_failure_is_told_at_once_and_charged_to_the_first_side(rig, cont
         assert status == 500, "what the first side said, whatever the client got"
 
 
-async def test_a_side_that_cannot_be_used_makes_the_draw_no_fair_one(rig, control):
+@pytest.mark.parametrize("failover", [True, False])
+@pytest.mark.parametrize("side", ["a", "b"])
+async def test_a_side_that_cannot_be_used_makes_the_draw_no_fair_one(rig, control, failover, side):
     health = {"b": {"outlierDetection": None}}
-    await rig.serve(await rig.endpoint(), "127.0.0.1:1", rules=owned(failover=True), health=health)
+    await rig.serve(await rig.endpoint(), "127.0.0.1:1", rules=owned(failover=failover), health=health)
     control.put(HALF)
-    upstream = rig.service.upstream("b")
+    upstream = rig.service.upstream(side)
     await ask(rig, 10)
     before = control.pair(tallies.DRAWN)
     upstream.usable = False

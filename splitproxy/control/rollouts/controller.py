@@ -303,8 +303,8 @@ class Controller:
     async def _decide(self, item: Item) -> str | None:
         """Let one event do its work; return why a verb was refused."""
         event, before = item.event, self.state
-        if isinstance(event, Breached):
-            self.limits.decided()
+        self.limits.answered(event)
+        self.weighing.answered(event)
         if isinstance(event, _AT_ONCE) or (isinstance(event, Verb) and event.name in _URGENT):
             self.keeping.hurry(urgent=False)
         if isinstance(event, Verb) and (why := legal(self.plan, self.state, event)):
@@ -339,7 +339,7 @@ class Controller:
         if not await self.keeping.saved(self.rows.make(outcome.state, outcome.plan), entries):
             # The next tick tries again, from where it stood; late answers of this round mean nothing then.
             self.state = self.state.loaded()._replace(round=outcome.state.round)
-            why = f"not done, because it cannot be saved: {self.keeping.alarm or 'the disk does not answer'}"
+            why = f"not done, because {self.keeping.obstacle}"
             self.telling.alarm(why)
             raise Unsaved(why)
         self._apply(outcome, entries)

@@ -68,6 +68,18 @@ class Keeping:
                 patience.cancel()
         return task.done() and task.result()
 
+    @property
+    def obstacle(self) -> str:
+        """Why what was to be saved first was not done."""
+        if self.overtaken:
+            return "a rollback comes first"
+        return f"it cannot be saved: {self.alarm or 'the disk does not answer'}"
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether nothing is waited for since a rollback is, and not since the disk is in trouble."""
+        return self._urgent and not self.alarm
+
     def hurry(self, *, urgent: bool) -> None:
         """Say whether a rollback waits: then nothing waits for the disk."""
         self._urgent = urgent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from splitproxy.core.live import EVERYTHING
-from splitproxy.core.rollout.events import Breached
+from splitproxy.core.rollout.events import Breached, Event
 
 if TYPE_CHECKING:
     from splitproxy.control.rollouts.controller import Controller
@@ -57,6 +57,7 @@ class Limits:
         """Hold no more: the canary has nothing, or another run begins."""
         self.hold = self._said = ""
 
-    def decided(self) -> None:
-        """The run's end by a limit was decided on."""
-        self._told = False
+    def answered(self, event: Event) -> None:
+        """Look again once the run's end by a limit is decided on."""
+        if isinstance(event, Breached):
+            self._told = False

@@ -75,7 +75,7 @@ class Telling:
     def alarm(self, text: str) -> None:
         """Tell people that the state cannot be saved; once, until it can be again."""
         name, keeping = self._controller.plan.name, self._controller.keeping
-        if keeping.sounded:
+        if keeping.sounded or keeping.overtaken:
             return
         keeping.sounded = True
         self.stands()

@@ -20,7 +20,7 @@ from splitproxy.core import tallies
 from splitproxy.core.analysis import FAIL, INCONCLUSIVE, PASS, Verdict
 from splitproxy.core.evidence import Batch, Evidence, Terms
 from splitproxy.core.live import EVERYTHING, Traffic
-from splitproxy.core.rollout.events import Alert, Convicted
+from splitproxy.core.rollout.events import Alert, Convicted, Event
 from splitproxy.core.rollout.state import State
 from splitproxy.core.standing import Standing
 from splitproxy.core.tallies import CANARY, PRIMARY, Aims
@@ -103,7 +103,7 @@ class Weighing:
     # --- its life ----------------------------------------------------------------------------------------------------
     def _reset(self) -> None:
         """Begin a run: nothing that was counted before it counts."""
-        self._kept = self._controller.plan.terms
+        self._kept, self._salt = self._controller.plan.terms, self._controller.salt()
         self._evidence = Evidence(self._kept)
         self._enter(self._controller.state)
         self._epochs, self._seen, self._clients = {}, {}, {}
@@ -173,7 +173,7 @@ class Weighing:
     def look(self) -> None:
         """Weigh what was counted since the last look."""
         now = self._controller.clock.now()
-        if not self.on:
+        if not self.on or "convicted" in self._said:  # what is put to be decided on stays as it is
             return
         latency = now - self._latency_at >= _LATENCY_SECONDS
         if latency:
@@ -232,7 +232,7 @@ class Weighing:
         one, histograms = self._controller, latency and bool(thresholds)
         block = tallies.key(one.plan.name, place[1])
         found = one.parts.signals.tally(block, tallies.END if histograms else tallies.HEAD)
-        stamp = tallies.stamp(place[1], one.salt())
+        stamp = tallies.stamp(place[1], self._salt)
         for slot, cells in found:
             if cells[tallies.EPOCH] != stamp:
                 continue
@@ -296,6 +296,11 @@ class Weighing:
             one.asking.proven(one.state.step, standing.sentence)
         if now - self._thresholds_at >= _THRESHOLD_SECONDS:
             self.aim()
+
+    def answered(self, event: Event) -> None:
+        """Put a conviction again if it was decided on when there was nothing to roll back, and there is now."""
+        if isinstance(event, Convicted):
+            self._said.discard("convicted")
 
     def _conclude(self) -> None:
         standing = self.standing
