@@ -74,14 +74,21 @@ def possible(rollout: Rollout) -> str:
 
 
 def _latest(rollout: Rollout) -> str:
-    """Return the verdict that matters most: the first that did not pass, else all; without any, why it stands there."""
-    verdicts = rollout["verdicts"]
+    """Return the verdict that matters most: the first that did not pass, else all; without any, why it stands there.
+
+    A comparison that is open yet is the rule while all goes well, so it hides no other verdict.
+    """
+    verdicts = [one for one in rollout["verdicts"] if not _open(one)] or rollout["verdicts"]
     if not verdicts:
         return rollout["reason"] or NOTHING
     told = next((verdict for verdict in verdicts if verdict["outcome"] != "pass"), None)
     if told is None:
         return f"pass: {', '.join(measured(verdict) for verdict in verdicts)}"
     return f"{told['outcome']}: {told['reason'] or measured(told)}"
+
+
+def _open(verdict: dict[str, Any]) -> bool:
+    return (verdict["metric"], verdict["outcome"]) == ("comparison", "inconclusive")
 
 
 def measured(verdict: dict[str, Any]) -> str:

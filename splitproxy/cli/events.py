@@ -39,7 +39,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Tell the past, and what happens until interrupted; 1 when the proxy does not tell."""
     try:
-        for event in _Following(options).events() if options.follow else _past(options, options.lines):
+        past = None if options.follow else _past(options, options.lines)
+        if past == [] and options.lines and not options.json:
+            print("No rollout remembers anything. --follow tells what happens from now on.", file=sys.stderr)
+        for event in _Following(options).events() if past is None else past:
             line = json.dumps(event._asdict(), ensure_ascii=False) if options.json else sentence(event)
             print(line, flush=True)
     except (Unanswered, Untold) as error:

@@ -1,4 +1,4 @@
-"""Both versions of a rollout side by side: what each was given, and what its clients got in the last ten seconds."""
+"""Both versions of a rollout side by side: what each was given, and how it did in the last ten seconds."""
 
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
@@ -23,7 +23,8 @@ class Side(NamedTuple):
     observed: float | None
     """Percent of both sides' requests; None: there were none."""
     success: float | None
-    """Share of 1; None like the rest: no data."""
+    """Share of 1, of first attempts, as verdicts go by: failover hides failures from clients. None like the rest: no
+    data."""
     p50: float | None
     """Seconds, like p99; of the busiest rule, where there are several."""
     p99: float | None
@@ -51,9 +52,7 @@ def sides(rollout: Rollout, routes: Iterable[Route]) -> list[Side]:
 def _side(series: list[dict[str, Any]], name: str, role: str, share: float, *, copies: bool) -> Side:
     windows = [one["signals"][_WINDOW] for one in series if one["name"] == name and (one["role"] == "mirror") is copies]
     rate = sum(window["rate"] or 0.0 for window in windows)
-    requests = sum(window["requests"] for window in windows)
-    if not requests:
-        return Side(name, role, share, rate, None, None, None, None)
-    good = sum(window["requests"] * window["successRate"] for window in windows if window["requests"])
-    busiest = max(windows, key=lambda window: int(window["requests"]))
-    return Side(name, role, share, rate, None, good / requests, busiest["p50"], busiest["p99"])
+    attempts = sum(window["attempts"] for window in windows)
+    good = sum(window["attempts"] * window["attemptSuccessRate"] for window in windows if window["attempts"])
+    busiest = max(windows, key=lambda window: int(window["requests"]), default={"p50": None, "p99": None})
+    return Side(name, role, share, rate, None, good / attempts if attempts else None, busiest["p50"], busiest["p99"])

@@ -121,7 +121,7 @@ def _run(options: argparse.Namespace) -> int:
     _show(plan, policy, traffic, found, options)
     if once is not None:
         verdict = "never convicts the canary" if once[0] is None else f"convicts the canary in second {once[0]:,}"
-        show_facts([("as recorded", f"the comparison {verdict}: {once[1].sentence}")])
+        show_facts([("recorded", f"the comparison {verdict}: {once[1].sentence}")])
     return 0
 
 

@@ -55,6 +55,17 @@ class Window:
         codes = zip(stats.CODES, self.cells[stats.CODE : stats.REQUEST_BYTES], strict=True)
         return sum(count for code, count in codes if code[0] == "5")
 
+    @property
+    def attempts(self) -> int:
+        """First attempts that say something of the upstream: neither left by the client nor given up by us."""
+        outcomes = zip(stats.OUTCOMES, self.cells[stats.OUTCOME : stats.REASON], strict=True)
+        return sum(count for outcome, count in outcomes if outcome not in ("client_gone", "cancelled"))
+
+    @property
+    def succeeded(self) -> int:
+        """Those of them that succeeded."""
+        return self.cells[stats.OUTCOME + stats.OUTCOMES.index("success")]
+
     def quantile(self, q: float) -> float | None:
         """Return the `q`-quantile of the requests' durations in seconds, None without any."""
         return stats.quantile(self.cells[stats.REQUEST_HISTOGRAM : stats.ATTEMPT_HISTOGRAM], q)

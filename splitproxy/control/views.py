@@ -140,6 +140,8 @@ def signal(window: Window) -> dict[str, float | int | None]:
         "rate": round(requests / window.seconds, 3) if window.seconds else None,
         "successRate": 1 - failures / requests if requests else None,
         "errorRate": failures / requests if requests else None,
+        "attempts": window.attempts,
+        "attemptSuccessRate": window.succeeded / window.attempts if window.attempts else None,
         "p50": window.quantile(0.5),
         "p95": window.quantile(0.95),
         "p99": window.quantile(0.99),

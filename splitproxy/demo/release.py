@@ -25,7 +25,7 @@ def sides(routes: list[dict[str, Any]], rollout: reports.Rollout) -> list[Side]:
         assigned = sum(sum(backend["assignments"].values()) for backend in backends)
         role = "primary" if name == rollout["primary"] else "canary"
         weight = rollout["canaryWeight"] if role == "canary" else 100 - rollout["canaryWeight"]
-        rate, success = signals["rate"], signals["successRate"]
+        rate, success = signals["rate"], signals["attemptSuccessRate"]
         found.append(Side(name, role, weight, assigned, rate, success, signals["p50"], signals["p99"]))
     return found
 

@@ -62,6 +62,8 @@ def summary(figures: Figures, reasons: list[str]) -> str:
             lines.append(f"The file adopts it by: {edit}")
     else:
         lines += [_side(figures, side) for side in figures.sides]
+    if not reasons:
+        lines += [f"failed: {count} times {why}" for why, count in figures.seen.failures.most_common()]
     lines += [f"did not hold: {reason}" for reason in reasons] or ["Everything held."]
     return "\n".join(lines)
 

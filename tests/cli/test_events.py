@@ -54,7 +54,17 @@ def test_the_past_of_all_rollouts_is_told_oldest_first(past, capsys):
     assert main(["events", "-n", "1"]) == 0
     assert "10 %" in capsys.readouterr().out
     assert main(["events", "-n", "0"]) == 0
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
+
+
+def test_where_nothing_has_happened_it_says_so(past, capsys, monkeypatch):
+    monkeypatch.setattr(events, "ask", lambda *_: (200, []))
+    assert main(["events"]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("No rollout remembers anything.")
+    assert main(["events", "--json"]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_of_one_rollout_or_of_none_that_there_is(past, capsys):

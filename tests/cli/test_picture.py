@@ -28,7 +28,16 @@ CROWDED = {
     "alarms": ["the disk is full: nothing is saved, so the share does not grow"],
     "history": [{**SHOP["history"][0], "text": f"weight is {number} %"} for number in range(40)],
 }
-WINDOW = {"seconds": 10, "requests": 100, "rate": 10.0, "successRate": 0.99, "p50": 0.004, "p95": 0.01, "p99": 0.5}
+TRIED = {"attempts": 100, "attemptSuccessRate": 0.99}
+WINDOW = {
+    "seconds": 10,
+    "requests": 100,
+    "rate": 10.0,
+    "successRate": 1.0,
+    "p50": 0.004,
+    "p95": 0.01,
+    "p99": 0.5,
+} | TRIED
 SIZES = [(20, 5), (40, 12), (80, 24), (120, 40), (250, 80)]
 
 
@@ -106,7 +115,9 @@ class TestWatch:
 
 class TestSides:
     def test_rules_add_up_and_the_busiest_has_the_durations(self):
-        quiet = route(backend("shop-v1", "primary", requests=10, successRate=0.5, p99=9.0), rule="1")
+        quiet = route(
+            backend("shop-v1", "primary", requests=10, attempts=10, attemptSuccessRate=0.5, p99=9.0), rule="1"
+        )
         primary, canary = sides(SHOP, [*ROUTES, quiet])
         assert (primary.rate, primary.p99, canary.rate) == (100.0, 0.5, 10.0)
         assert primary.success == pytest.approx((99 + 5) / 110)

@@ -34,6 +34,23 @@ class TestStatus:
         ]
         assert rows[2][:4] == ["pay", "Succeeded", "12.5 %", reports.NOTHING]
 
+    def test_an_open_comparison_hides_no_other_verdict(self):
+        comparison = {
+            "metric": "comparison",
+            "outcome": "inconclusive",
+            "value": 1.0,
+            "unit": "",
+            "reason": "no errors",
+        }
+        good = {"metric": "rate", "outcome": "pass", "value": 100.0, "unit": "%", "reason": ""}
+        for verdicts, words in (
+            ([good, comparison], "pass: rate 100 %"),
+            ([{**good, "outcome": "error", "reason": "no answer"}, comparison], "error: no answer"),
+            ([good, {**comparison, "outcome": "fail", "reason": "worse"}], "fail: worse"),
+            ([comparison], "inconclusive: no errors"),
+        ):
+            assert words in reports.row({**SHOP, "verdicts": verdicts})
+
     def test_none_is_said(self, api, capsys):
         api.says((200, []), path="/api/v1/rollouts")
         assert main(["status"]) == 0

@@ -142,6 +142,8 @@ async def test_routes_show_weights_and_signals_per_upstream(stage, regions, scri
     region.cells[shop + stats.CODE + stats.CODES.index("200")] = 3
     region.cells[shop + stats.CODE + stats.CODES.index("500")] = 1
     region.cells[shop + stats.REQUEST_HISTOGRAM + stats.bucket(0.02)] = 4
+    for outcome, count in (("success", 3), ("connect_failed", 2), ("client_gone", 7)):
+        region.cells[shop + stats.OUTCOME + stats.OUTCOMES.index(outcome)] = count
     stage.state.signals.sample()
     async with stage.client() as client:
         _, body = await answer(client, "/api/v1/routes")
@@ -153,6 +155,7 @@ async def test_routes_show_weights_and_signals_per_upstream(stage, regions, scri
     assert primary["assignments"] == {"random": 8}
     assert primary["signals"]["10s"]["requests"] == 4
     assert primary["signals"]["60s"]["errorRate"] == 0.25
+    assert (primary["signals"]["10s"]["attempts"], primary["signals"]["10s"]["attemptSuccessRate"]) == (5, 0.6)
     assert 0.0175 <= primary["signals"]["10s"]["p99"] <= 0.02
     assert (canary["weight"], canary["signals"]["10s"]["errorRate"]) == (10.0, None)
     assert (copies["role"], copies["weight"], copies["attempts"]) == ("mirror", None, {"success": 5})

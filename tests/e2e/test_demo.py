@@ -406,7 +406,7 @@ class TestRelease:
 
     def test_a_version_is_one_side_whatever_roles_it_has_had(self):
         def backend(name, role, requests, assigned):
-            signals = {"requests": requests, "rate": requests / 10, "successRate": 1.0, "p50": 0.1, "p99": 0.2}
+            signals = {"requests": requests, "rate": requests / 10, "attemptSuccessRate": 1.0, "p50": 0.1, "p99": 0.2}
             return {"name": name, "role": role, "assignments": {"random": assigned}, "signals": {"10s": signals}}
 
         backends = [backend("v1", "primary", 5, 50), backend("v2", "canary", 1, 7), backend("v2", "primary", 9, 20)]
