@@ -20,6 +20,8 @@ class Screen:
     """A context manager: the terminal is as before when it is left, whatever happened."""
 
     def __init__(self) -> None:
+        for name in ("COLUMNS", "LINES"):  # of a moment that is over: the terminal may be made another size
+            os.environ.pop(name, None)
         self._console = Console()
         self._live = Live(console=self._console, auto_refresh=False, screen=True, redirect_stderr=False)
         self._keyboard = sys.stdin.fileno() if sys.stdin.isatty() else None

@@ -178,8 +178,8 @@ class Evidence:
             self._bounds = None
             looked.append(ERRORS)
         if any(bad) or batch.canary or batch.primary:
-            canary, both = self._events.get(weight, (0, 0))
-            self._events[weight] = (canary + bad[0], both + sum(bad))
+            canary, both = self._events.pop(weight, (0, 0))
+            self._events[weight] = (canary + bad[0], both + sum(bad))  # the last one last: that is the one told of
         if batch.slow or batch.first_slow:
             self._add_slow(batch)
             looked.append(LATENCY)

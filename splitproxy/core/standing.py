@@ -49,7 +49,7 @@ class Standing(NamedTuple):
     seconds: int
     """How long ago that was, in ticks."""
     weights: tuple[float, ...]
-    """In the order in which they first had bad events or requests."""
+    """In the order in which they last had bad events or requests."""
     ratio: tuple[float, float | None]
     """How many times likelier bad events are on the canary, each end wrong with chance `alpha`; None: unbounded."""
     gate: Gate

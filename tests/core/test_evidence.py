@@ -281,3 +281,13 @@ def test_the_stake_is_divided_as_said(batch):
     evidence.add(batch)
     held = [math.exp(log_e) for log_e in evidence._held.values()]
     assert math.exp(evidence.standing().log_e) == pytest.approx(0.5 * held[0] + 0.4 * held[1] + 0.1 * held[2])
+
+
+def test_the_weight_that_is_told_is_the_last_one():
+    evidence = Evidence(STRICT)
+    for weight in (0.5, 0.33, 0.5):
+        evidence.tick()
+        evidence.add(Batch(weight, 10, 10, 1, 0))
+    standing = evidence.standing()
+    assert standing.weights == (0.33, 0.5)
+    assert "at weight 50 %" in standing.sentence

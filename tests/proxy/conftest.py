@@ -196,6 +196,12 @@ class Peer:
         return await read_request(self.reader)
 
 
+def cut(peer):
+    """End a connection without a word, if it has not ended yet."""
+    with contextlib.suppress(AttributeError):  # Python 3.11.2, of one over TLS that is closed already
+        peer.writer.transport.abort()
+
+
 class Client(Peer):
     async def response(self, method=b"GET"):
         return await read_response(self.reader, method)
@@ -246,7 +252,7 @@ class Endpoint:
         for task in list(self._tasks):
             task.cancel()
         for peer in self.peers:
-            peer.writer.transport.abort()
+            cut(peer)
 
 
 def answering(data=OK, *, bytewise=False, then=""):
@@ -508,7 +514,7 @@ class Rig:
 
     async def close(self):
         for client in self.clients:
-            client.writer.transport.abort()
+            cut(client)
         for endpoint in self.endpoints:
             endpoint.stop()
         if self.entrance is not None:
