@@ -102,7 +102,7 @@ found = inherited(environment, first=int(sys.argv[1]))
 print(environment, [(name, sock.getsockname()[1], sock.get_inheritable(), sock.getblocking()) for name, sock in found])
 os.fstat(int(sys.argv[1]) + 1)
 """
-    first = 50
+    first = 900  # below the usual limit, and above what the tests' own process has open
     reader, writer = os.pipe()
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         for place, descriptor in enumerate((one.fileno(), reader, two.fileno())):
